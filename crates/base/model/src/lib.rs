@@ -1,0 +1,1 @@
+//! The vocabulary: event names and patterns, field types, log levels, channel settings, limits.

@@ -1,0 +1,1 @@
+//! The wire types: program registration and control.

@@ -1,0 +1,1 @@
+//! Sources, filters and sinks of trace events.

@@ -1,0 +1,1 @@
+//! From rings to trace files.

@@ -1,0 +1,1 @@
+//! The session daemon: sessions, channels, rules, programs.

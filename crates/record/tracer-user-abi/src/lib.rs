@@ -1,0 +1,1 @@
+//! The in-process tracer behind LTTng-UST's provider ABI.

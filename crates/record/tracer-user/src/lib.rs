@@ -1,0 +1,1 @@
+//! The in-process tracer: registration, staging, events into the ring.

@@ -1,0 +1,2 @@
+//! The project commands: `cargo xtask demo|test|bench`.
+fn main() {}
