@@ -1,0 +1,1 @@
+//! Between the command line and the session daemon.
