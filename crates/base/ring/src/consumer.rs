@@ -1,0 +1,387 @@
+//! The consumer: it alone makes packets, and may cut one at any published position.
+//!
+//! Everything below a ring's head is complete, so a packet is [pos, head) with a header that the
+//! consumer makes itself. Flush, timer, live, rotation, stop and snapshot are the same operation,
+//! and no producer, CPU or cpuset takes part in it.
+//!
+//! Use: [`Cursor::next`] gives the next packet, the caller writes it out, [`Cursor::done`] gives the
+//! memory back. What `next` announces in the consumer line lets a restarted daemon know, from the
+//! last sequence number in its files, whether the packet got written.
+//!
+//! Every producer word is read once and checked: a ring that lies gives a [`Violation`] and is
+//! retired by the caller; it can neither stall nor crash the consumer.
+
+use crate::layout::LOST_REASONS;
+use crate::primitive::{Ordering, fence};
+use crate::set::Set;
+use alloc::vec::Vec;
+use thiserror::Error;
+
+/// Times that a moving head is read again before a cut is left to the next closing.
+const CUT_RETRIES: u32 = 100;
+/// How far ahead of the daemon's clock a ring's time may be, ns.
+const FUTURE_NS_MAX: u64 = 1_000_000_000;
+/// Laps of a running producer that `next` tries to copy in overwrite mode before it leaves it for later.
+const COPY_RETRIES: u32 = 64;
+
+/// What to take besides full sub-buffers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// Nothing: full sub-buffers alone.
+    Never,
+    /// What lies in the open sub-buffer (timer, rotation, stop).
+    Open,
+}
+
+/// What a ring did that no honest producer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Violation {
+    /// The head went back, or further ahead than the ring is long.
+    #[error("head {head} with everything up to {pos} consumed")]
+    Head {
+        /// What it said.
+        head: u64,
+        /// Where the consumer is.
+        pos: u64,
+    },
+    /// A sub-buffer ends before what was consumed of it, or beyond its size.
+    #[error("sub-buffer {subbuf} ends at {end}")]
+    End {
+        /// Its number.
+        subbuf: u64,
+        /// What its descriptor says.
+        end: u64,
+    },
+    /// Begin or end time backwards, or in the future.
+    #[error("packet from {begin} to {end} after one that ended at {previous} (now {now})")]
+    Time {
+        /// Begin of the packet, ns.
+        begin: u64,
+        /// End of the packet, ns.
+        end: u64,
+        /// End of the packet before, ns.
+        previous: u64,
+        /// The daemon's clock, ns.
+        now: u64,
+    },
+    /// A descriptor of another sub-buffer where this one's should be.
+    #[error("descriptor of sub-buffer {found} in the place of {expected}")]
+    Number {
+        /// What it says.
+        found: u64,
+        /// What it should say.
+        expected: u64,
+    },
+}
+
+/// A packet to write: header fields, and where its event records lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// First byte of the records: in the ring, or in the scratch buffer given to `next`.
+    pub body: *const u8,
+    /// Bytes of records.
+    pub body_bytes: usize,
+    /// Begin time, ns.
+    pub begin_ts: u64,
+    /// End time, ns.
+    pub end_ts: u64,
+    /// Records discarded on this ring since it was made.
+    pub discarded: u64,
+    /// Sequence number.
+    pub sequence: u64,
+    /// CPU that recorded it: the ring's, or for locked rings the opener's.
+    pub cpu: u32,
+    next_pos: u64,
+    release: bool,
+}
+
+/// Where the consumer stands in one ring. Its words live in the consumer line too, so that another
+/// process can go on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cursor {
+    cpu: u32,
+    pos: u64,
+    sequence: u64,
+    previous_end: u64,
+    lost: u64,
+    /// Sub-buffers that were overwritten before they could be read.
+    overwritten: u64,
+    /// False until the first packet.
+    started: bool,
+}
+
+/// What lies between the cursor and a point up to which everything is published.
+struct Span {
+    end_pos: u64,
+    end_ts: u64,
+    discarded: u64,
+    closing: bool,
+}
+
+impl Cursor {
+    /// The cursor of the ring `cpu`, where the consumer line says that it stood.
+    /// `last_written` is the sequence number of the last whole packet in the stream's files: if the
+    /// packet that was under way got there, it counts as done.
+    pub fn resume(set: &Set, cpu: u32, last_written: Option<u64>) -> Cursor {
+        let line = set.consumer_line(cpu);
+        let sequence = line.sequence.load(Ordering::Relaxed);
+        let mut cursor = Cursor {
+            cpu,
+            pos: line.pos.load(Ordering::Relaxed),
+            sequence,
+            previous_end: line.previous_end.load(Ordering::Relaxed),
+            lost: line.lost.load(Ordering::Relaxed),
+            overwritten: 0,
+            started: sequence > 0,
+        };
+        if last_written.is_some_and(|last| last >= sequence) {
+            cursor.sequence = last_written.map_or(0, |last| last + 1);
+            cursor.pos = line.intent_pos.load(Ordering::Relaxed);
+            cursor.previous_end = line.intent_end.load(Ordering::Relaxed);
+            cursor.lost = line.intent_lost.load(Ordering::Relaxed);
+            cursor.started = true;
+            cursor.save(set);
+        }
+        cursor
+    }
+
+    /// Number of the ring.
+    pub fn cpu(&self) -> u32 {
+        self.cpu
+    }
+
+    /// Sub-buffers lost by overwriting, seen by this cursor.
+    pub fn overwritten(&self) -> u64 {
+        self.overwritten
+    }
+
+    /// Records lost that packets account for so far.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// The next packet, or None when there is nothing to write. In overwrite mode the records are
+    /// copied to `scratch` first. `now_ns` is CLOCK_MONOTONIC.
+    pub fn next(
+        &mut self,
+        set: &Set,
+        cut: Cut,
+        now_ns: u64,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<Packet>, Violation> {
+        let g = *set.geometry();
+        let mut copies = 0;
+        loop {
+            let line = set.line(self.cpu);
+            let head = line.head.load(Ordering::Acquire); // pairs with the producers' Release of head
+            if g.overwrite {
+                self.skip_overwritten(set);
+            }
+            let ahead = head.wrapping_sub(self.pos);
+            let bound =
+                if g.overwrite { i64::MAX as u64 } else { u64::from(g.subbuf_count) << g.subbuf_shift };
+            if ahead > bound {
+                // An overwriting producer may have passed between the two reads: look again.
+                if g.overwrite && copies < COPY_RETRIES {
+                    copies += 1;
+                    continue;
+                }
+                return Err(Violation::Head { head, pos: self.pos });
+            }
+            let Some(span) = self.span(set, head, cut)? else { return Ok(None) };
+            let subbuf = self.pos >> g.subbuf_shift;
+            let inside = self.pos & (g.subbuf_bytes() - 1);
+            let descriptor = set.descriptor(self.cpu, subbuf);
+            let (number, opened_ts, cpu) = (
+                descriptor.number.load(Ordering::Relaxed),
+                descriptor.begin_ts.load(Ordering::Relaxed),
+                descriptor.cpu.load(Ordering::Relaxed),
+            );
+            let body_bytes = (span.end_pos - self.pos) as usize;
+            let mut body = set.byte(self.cpu, self.pos);
+            if g.overwrite {
+                scratch.resize(body_bytes, 0);
+                // SAFETY: `span` bounded the range inside one sub-buffer; a producer may be writing there,
+                // which `intact` finds out before anyone looks at the copy.
+                unsafe { core::ptr::copy_nonoverlapping(body, scratch.as_mut_ptr(), body_bytes) };
+                if !self.intact(set) {
+                    copies += 1;
+                    if copies > COPY_RETRIES {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                body = scratch.as_ptr();
+            }
+            let nothing_opened = head == 0;
+            if number != subbuf && !nothing_opened {
+                return Err(Violation::Number { found: number, expected: subbuf });
+            }
+            if body_bytes == 0 && span.discarded == self.lost {
+                if !span.closing {
+                    return Ok(None);
+                }
+                // The rest of a sub-buffer that was cut at its end: nothing to write, but to give back.
+                self.advance(set, subbuf + 1);
+                continue;
+            }
+            // Without a sub-buffer there are only losses: their packet lies at the time of writing.
+            let opened_ts = if nothing_opened { now_ns.max(self.previous_end) } else { opened_ts };
+            let begin_ts =
+                if inside > 0 || nothing_opened { self.previous_end.max(opened_ts) } else { opened_ts };
+            let end_ts = if nothing_opened { begin_ts } else { span.end_ts };
+            let late = self.started && begin_ts < self.previous_end;
+            if late || end_ts < begin_ts || end_ts > now_ns.saturating_add(FUTURE_NS_MAX) {
+                let previous = self.previous_end;
+                return Err(Violation::Time { begin: begin_ts, end: end_ts, previous, now: now_ns });
+            }
+            let cpu = if g.kind == crate::Kind::Locked { cpu as u32 } else { self.cpu };
+            let packet = Packet {
+                body,
+                body_bytes,
+                begin_ts,
+                end_ts,
+                discarded: span.discarded,
+                sequence: self.sequence,
+                cpu,
+                next_pos: if span.closing { (subbuf + 1) << g.subbuf_shift } else { span.end_pos },
+                release: span.closing,
+            };
+            self.announce(set, &packet);
+            return Ok(Some(packet));
+        }
+    }
+
+    /// The packet was written: gives its memory back. True if producers may be waiting for it: wake
+    /// them at [`Set::wait_word`].
+    pub fn done(&mut self, set: &Set, packet: &Packet) -> bool {
+        self.pos = packet.next_pos;
+        self.sequence = packet.sequence + 1;
+        self.previous_end = packet.end_ts;
+        self.lost = packet.discarded;
+        self.started = true;
+        self.save(set);
+        if packet.release {
+            let subbuf = packet.next_pos >> set.geometry().subbuf_shift;
+            // Pairs with the producers' Acquire: our reads of the sub-buffer are over.
+            set.consumer_line(self.cpu).released.store(subbuf, Ordering::Release);
+        }
+        packet.release && !set.geometry().overwrite
+    }
+
+    /// The packet could not be written and never will be (disk full): its records count as lost
+    /// from here on, and the memory is given back. Returns what `done` does.
+    pub fn drop_packet(&mut self, set: &Set, packet: &Packet) -> bool {
+        let (sequence, lost, end, started) = (self.sequence, self.lost, self.previous_end, self.started);
+        let wake = self.done(set, packet);
+        // The next packet that is written shows the hole by its sequence number, as lost packets do.
+        self.sequence = sequence + 1;
+        self.lost = lost;
+        self.previous_end = end;
+        self.started = started;
+        self.save(set);
+        wake
+    }
+
+    /// From the cursor to the end of a closed sub-buffer, or to the cut point of the open one.
+    fn span(&self, set: &Set, head: u64, cut: Cut) -> Result<Option<Span>, Violation> {
+        let g = set.geometry();
+        let subbuf = self.pos >> g.subbuf_shift;
+        if head >> g.subbuf_shift > subbuf {
+            let end = set.descriptor(self.cpu, subbuf).end.load(Ordering::Relaxed);
+            let next = set.descriptor(self.cpu, subbuf + 1);
+            let end_pos = (subbuf << g.subbuf_shift).wrapping_add(end);
+            if end > g.subbuf_bytes() || end_pos < self.pos {
+                // In overwrite mode `end` may be of a later lap already; `intact` would say so.
+                if g.overwrite && !self.intact(set) {
+                    return Ok(None);
+                }
+                return Err(Violation::End { subbuf, end });
+            }
+            return Ok(Some(Span {
+                end_pos,
+                end_ts: next.begin_ts.load(Ordering::Relaxed),
+                discarded: next.lost_at_open.load(Ordering::Relaxed),
+                closing: true,
+            }));
+        }
+        if cut == Cut::Never {
+            return Ok(None);
+        }
+        let discarded = self.lost_now(set);
+        Ok(self.cut_point(set, head).map(|(end_pos, end_ts)| Span {
+            end_pos,
+            end_ts,
+            discarded,
+            closing: false,
+        }))
+    }
+
+    /// A head with the time of its last record, if it stands still long enough, in the cursor's sub-buffer.
+    fn cut_point(&self, set: &Set, head: u64) -> Option<(u64, u64)> {
+        let (line, mut head) = (set.line(self.cpu), head);
+        for _ in 0..CUT_RETRIES {
+            let last_ts = line.last_ts.load(Ordering::Acquire); // pairs with the producers' Release
+            let again = line.head.load(Ordering::Acquire);
+            if again == head {
+                return Some((head, last_ts));
+            }
+            if again >> set.geometry().subbuf_shift != self.pos >> set.geometry().subbuf_shift {
+                return None;
+            }
+            head = again;
+        }
+        None
+    }
+
+    /// Overwrite mode: moves on to the oldest sub-buffer that no producer can be changing.
+    fn skip_overwritten(&mut self, set: &Set) {
+        let g = set.geometry();
+        let opening = set.line(self.cpu).opening.load(Ordering::Acquire); // pairs with the producers' Release
+        let oldest = (opening + 1).saturating_sub(g.subbuf_count.into());
+        let subbuf = self.pos >> g.subbuf_shift;
+        if subbuf < oldest {
+            // A sub-buffer of which a part was written already loses its rest alone: still a gap.
+            let missed = oldest - subbuf;
+            self.overwritten += missed;
+            self.sequence += missed;
+            self.advance(set, oldest);
+        }
+    }
+
+    /// Overwrite mode: true if what was just read of the cursor's sub-buffer (and of the next one's
+    /// descriptor) was not being overwritten.
+    fn intact(&self, set: &Set) -> bool {
+        fence(Ordering::SeqCst);
+        let g = set.geometry();
+        let opening = set.line(self.cpu).opening.load(Ordering::Acquire); // pairs with the producers' Release
+        (self.pos >> g.subbuf_shift) + u64::from(g.subbuf_count) > opening
+    }
+
+    fn lost_now(&self, set: &Set) -> u64 {
+        debug_assert_eq!(LOST_REASONS.len(), 8);
+        set.lost(self.cpu).iter().copied().fold(0, u64::wrapping_add)
+    }
+
+    fn advance(&mut self, set: &Set, subbuf: u64) {
+        self.pos = subbuf << set.geometry().subbuf_shift;
+        self.save(set);
+        set.consumer_line(self.cpu).released.store(subbuf, Ordering::Release); // as in `done`
+    }
+
+    fn announce(&self, set: &Set, packet: &Packet) {
+        let line = set.consumer_line(self.cpu);
+        line.intent_pos.store(packet.next_pos, Ordering::Relaxed);
+        line.intent_end.store(packet.end_ts, Ordering::Relaxed);
+        line.intent_lost.store(packet.discarded, Ordering::Relaxed);
+        line.sequence.store(packet.sequence, Ordering::Release);
+    }
+
+    fn save(&self, set: &Set) {
+        let line = set.consumer_line(self.cpu);
+        line.pos.store(self.pos, Ordering::Relaxed);
+        line.previous_end.store(self.previous_end, Ordering::Relaxed);
+        line.lost.store(self.lost, Ordering::Relaxed);
+        line.sequence.store(self.sequence, Ordering::Release);
+    }
+}
