@@ -63,11 +63,7 @@ pub struct Header {
 
 impl Header {
     /// The header of the version that we write: 1.1, 72-byte entries.
-    pub const V1_1: Self = Self {
-        major: 1,
-        minor: 1,
-        entry_size_bytes: ENTRY_SIZE_BYTES as u32,
-    };
+    pub const V1_1: Self = Self { major: 1, minor: 1, entry_size_bytes: ENTRY_SIZE_BYTES as u32 };
 
     /// The 16 bytes of this header.
     pub fn encode(&self) -> [u8; HEADER_SIZE_BYTES] {
@@ -89,25 +85,15 @@ impl Header {
                 .get(at..at + 4)
                 .and_then(|b| b.try_into().ok())
                 .map(u32::from_be_bytes)
-                .ok_or(IndexError::TooShort {
-                    got: bytes.len(),
-                    needed: HEADER_SIZE_BYTES,
-                })
+                .ok_or(IndexError::TooShort { got: bytes.len(), needed: HEADER_SIZE_BYTES })
         };
-        let header = Self {
-            major: field(4)?,
-            minor: field(8)?,
-            entry_size_bytes: field(12)?,
-        };
+        let header = Self { major: field(4)?, minor: field(8)?, entry_size_bytes: field(12)? };
         let magic = field(0)?;
         if magic != MAGIC {
             return Err(IndexError::BadMagic(magic));
         }
         if header.major != 1 {
-            return Err(IndexError::Version {
-                major: header.major,
-                minor: header.minor,
-            });
+            return Err(IndexError::Version { major: header.major, minor: header.minor });
         }
         if (header.entry_size_bytes as usize) < ENTRY_SIZE_BYTES_V1_0 {
             return Err(IndexError::EntrySize(header.entry_size_bytes));
@@ -169,12 +155,8 @@ impl Entry {
             let chunk = bytes.get(at..at + 8)?;
             Some(u64::from_be_bytes(chunk.try_into().ok()?))
         };
-        let needed = |at| {
-            field(at).ok_or(IndexError::TooShort {
-                got: bytes.len(),
-                needed: ENTRY_SIZE_BYTES_V1_0,
-            })
-        };
+        let needed =
+            |at| field(at).ok_or(IndexError::TooShort { got: bytes.len(), needed: ENTRY_SIZE_BYTES_V1_0 });
         Ok(Self {
             offset_bytes: needed(0)?,
             packet_size_bits: needed(8)?,
@@ -220,10 +202,7 @@ mod tests {
 
     #[test]
     fn header_bytes_are_big_endian() {
-        assert_eq!(
-            Header::V1_1.encode(),
-            [0xC1, 0xF1, 0xDC, 0xC1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 72]
-        );
+        assert_eq!(Header::V1_1.encode(), [0xC1, 0xF1, 0xDC, 0xC1, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 72]);
     }
 
     #[test]
@@ -239,14 +218,7 @@ mod tests {
     #[test]
     fn version_1_0_entries_lack_the_last_two_fields() {
         let old = Entry::decode(&ENTRY.encode()[..ENTRY_SIZE_BYTES_V1_0]).unwrap();
-        assert_eq!(
-            old,
-            Entry {
-                stream_instance_id: UNKNOWN,
-                packet_seq_num: UNKNOWN,
-                ..ENTRY
-            }
-        );
+        assert_eq!(old, Entry { stream_instance_id: UNKNOWN, packet_seq_num: UNKNOWN, ..ENTRY });
     }
 
     #[test]
@@ -259,12 +231,6 @@ mod tests {
         check(|b| b[0] = 0, IndexError::BadMagic(0x00F1_DCC1));
         check(|b| b[7] = 2, IndexError::Version { major: 2, minor: 1 });
         check(|b| b[15] = 55, IndexError::EntrySize(55));
-        check(
-            |b| b.truncate(15),
-            IndexError::TooShort {
-                got: 15,
-                needed: 16,
-            },
-        );
+        check(|b| b.truncate(15), IndexError::TooShort { got: 15, needed: 16 });
     }
 }

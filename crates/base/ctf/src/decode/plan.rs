@@ -1,0 +1,414 @@
+//! Decode programs: a field class tree, compiled once into a flat list of steps.
+//!
+//! A plan has the full list, which reports every field to a visitor, and a short one that only
+//! finds the end of the scope, in which neighbours of fixed size are one step. Steps are in
+//! declaration order; the steps inside a compound follow it up to its `next`. Compiling does not
+//! fail: what can not be decoded is refused where the metadata is read.
+
+use std::sync::Arc;
+
+use crate::model::{
+    ByteOrder, FieldClass, FieldKind, IntRange, IntegerLayout, Length, Roles, StringEncoding, StringExtent,
+};
+
+/// No slot.
+pub(crate) const NO_SLOT: u16 = u16::MAX;
+
+/// A field of a scope as visitors see it: its class and its place.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Dense number in the scope, in declaration order from 0 (the scope's root structure): a key
+    /// for what a visitor prepares per field.
+    pub id: usize,
+    /// Number of the field that this one is inside of; its own for the root.
+    pub parent: usize,
+    /// Name of the member or option; empty for roots, array elements and unnamed options.
+    pub name: Box<str>,
+    /// What it is.
+    pub class: Arc<FieldClass>,
+    /// The class's roles, copied here for speed.
+    pub(crate) roles: Roles,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// Only in the short list: align, then pass over `len` bits.
+    Fixed,
+    Unsigned,
+    Signed,
+    Bool,
+    Bits,
+    Real,
+    LebUnsigned,
+    LebSigned,
+    /// NUL-terminated text.
+    Text,
+    /// Text of `len` bytes, or of as many as slot `from` says.
+    SizedText,
+    /// Bytes, likewise.
+    Blob,
+    Struct,
+    /// `len` elements, or as many as slot `from` says; the element's steps are inside.
+    Array,
+    /// Content inside; `len` is the position in `choices` of the ranges, for integer selectors.
+    Optional,
+    /// Options inside; `len` is the position in `choices`.
+    Variant,
+}
+
+/// One step; see [`Code`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub code: Code,
+    /// Big-endian.
+    pub big: bool,
+    /// Bits in reversed order.
+    pub reversed: bool,
+    pub visible: bool,
+    pub align_log2: u8,
+    /// Size in bits, of fixed-length leaves.
+    pub size: u8,
+    /// Slot that keeps the value.
+    pub save: u16,
+    /// Slot of the length or selector.
+    pub from: u16,
+    pub encoding: StringEncoding,
+    pub node: u32,
+    /// The step after this one and all inside it.
+    pub next: u32,
+    pub len: u64,
+}
+
+/// One option of a variant (or the content of an optional field).
+#[derive(Debug, Clone)]
+pub(crate) struct Choice {
+    pub ranges: Vec<IntRange>,
+    /// First and last-plus-one step.
+    pub steps: (u32, u32),
+}
+
+/// Options and how the selector's bits are to be read.
+#[derive(Debug, Clone)]
+pub(crate) struct Choices {
+    pub signed: bool,
+    pub options: Vec<Choice>,
+}
+
+impl Choices {
+    /// The first option that the raw selector value chooses.
+    pub(crate) fn select(&self, raw: u64) -> Option<(usize, &Choice)> {
+        let value = self.value(raw);
+        self.options
+            .iter()
+            .enumerate()
+            .find(|(_, option)| option.ranges.iter().any(|range| range.contains(value)))
+    }
+
+    pub(crate) fn value(&self, raw: u64) -> i128 {
+        if self.signed { i128::from(raw.cast_signed()) } else { i128::from(raw) }
+    }
+}
+
+/// One of the two lists of a plan.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Program {
+    pub steps: Vec<Step>,
+    pub choices: Vec<Choices>,
+}
+
+/// A compiled scope.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plan {
+    pub nodes: Vec<Node>,
+    pub full: Program,
+    /// Empty when the full list must be used to find the end too.
+    pub short: Program,
+    /// Alignment of the root in bits; 1 without a root.
+    pub align: u64,
+    /// Size when it does not depend on data.
+    pub fixed_bits: Option<u64>,
+}
+
+impl Plan {
+    /// Compiles a scope; `None` is a scope without fields.
+    pub(crate) fn compile(root: Option<&Arc<FieldClass>>) -> Self {
+        let Some(root) = root else {
+            return Self { align: 1, fixed_bits: Some(0), ..Self::default() };
+        };
+        let mut full = Compiler::new(false);
+        full.field(root, "", 0);
+        let mut short = Compiler::new(true);
+        if !mixes_orders_unaligned(root) {
+            short.field(root, "", 0);
+        }
+        Self {
+            nodes: full.nodes,
+            full: full.program,
+            fixed_bits: if short.program.steps.is_empty() {
+                None
+            } else {
+                root.fixed_size_bits().filter(|_| !saves_anything(root))
+            },
+            short: short.program,
+            align: u64::from(root.alignment_bits),
+        }
+    }
+
+    /// The list that finds the end of the scope soonest.
+    pub(crate) fn shortest(&self) -> &Program {
+        if self.short.steps.is_empty() { &self.full } else { &self.short }
+    }
+}
+
+struct Compiler {
+    short: bool,
+    nodes: Vec<Node>,
+    program: Program,
+    /// Steps before this one are jumped to from outside, so nothing is merged into them.
+    barrier: usize,
+}
+
+impl Compiler {
+    fn new(short: bool) -> Self {
+        Self { short, nodes: Vec::new(), program: Program::default(), barrier: 0 }
+    }
+
+    fn field(&mut self, class: &Arc<FieldClass>, name: &str, parent: usize) {
+        if self.short && !saves_anything(class) {
+            if let Some(bits) = class.fixed_size_bits() {
+                return self.fixed(class.alignment_bits, bits);
+            }
+        }
+        let id = self.nodes.len();
+        if !self.short {
+            self.nodes.push(Node {
+                id,
+                parent,
+                name: name.into(),
+                class: Arc::clone(class),
+                roles: class.roles(),
+            });
+        }
+        let at = self.push(class, id);
+        match &class.kind {
+            FieldKind::Struct(c) => {
+                if self.short {
+                    // The alignment of the whole lets the members merge into one step.
+                    self.program.steps.pop();
+                    self.fixed(class.alignment_bits, 0);
+                }
+                for member in &c.members {
+                    self.field(&member.class, &member.name, id);
+                }
+                if self.short {
+                    return;
+                }
+            }
+            FieldKind::Array(c) => {
+                self.barrier = self.program.steps.len();
+                self.field(&c.element, "", id);
+                self.barrier = self.program.steps.len();
+            }
+            FieldKind::Optional(c) => {
+                self.options(
+                    at,
+                    id,
+                    c.selector.kind == crate::model::SelectorKind::Signed,
+                    [(&c.content, "", c.ranges.as_slice())],
+                );
+            }
+            FieldKind::Variant(c) => self.options(
+                at,
+                id,
+                c.selector.kind == crate::model::SelectorKind::Signed,
+                c.options
+                    .iter()
+                    .map(|o| (&o.class, o.name.as_deref().unwrap_or_default(), o.ranges.as_slice())),
+            ),
+            _ => {}
+        }
+        self.program.steps[at].next = self.program.steps.len() as u32;
+    }
+
+    fn options<'a>(
+        &mut self,
+        at: usize,
+        id: usize,
+        signed: bool,
+        options: impl IntoIterator<Item = (&'a Arc<FieldClass>, &'a str, &'a [IntRange])>,
+    ) {
+        let options = options
+            .into_iter()
+            .map(|(class, name, ranges)| {
+                let from = self.program.steps.len();
+                self.barrier = from;
+                self.field(class, name, id);
+                self.barrier = self.program.steps.len();
+                Choice { ranges: ranges.to_vec(), steps: (from as u32, self.program.steps.len() as u32) }
+            })
+            .collect();
+        self.program.steps[at].len = self.program.choices.len() as u64;
+        self.program.choices.push(Choices { signed, options });
+    }
+
+    /// Adds bits of fixed size to the short list, to the step before if the offset is known.
+    fn fixed(&mut self, alignment: u32, bits: u64) {
+        let align_log2 = alignment.trailing_zeros() as u8;
+        let mergeable = self.program.steps.len() > self.barrier;
+        if let Some(last) = self.program.steps.last_mut()
+            && mergeable
+            && last.code == Code::Fixed
+            && align_log2 <= last.align_log2
+            && let Some(total) =
+                last.len.checked_next_multiple_of(u64::from(alignment)).and_then(|at| at.checked_add(bits))
+        {
+            last.len = total;
+            return;
+        }
+        let next = self.program.steps.len() as u32 + 1;
+        self.program.steps.push(Step { code: Code::Fixed, len: bits, align_log2, next, ..BLANK });
+    }
+
+    /// Adds the step of the field itself; gives its position.
+    fn push(&mut self, class: &FieldClass, id: usize) -> usize {
+        let at = self.program.steps.len();
+        let mut step = Step {
+            visible: class.visible,
+            align_log2: class.alignment_bits.trailing_zeros() as u8,
+            save: class.slot.unwrap_or(NO_SLOT),
+            node: id as u32,
+            next: at as u32 + 1,
+            ..BLANK
+        };
+        let set_layout = |step: &mut Step, layout: &crate::model::BitLayout| {
+            step.big = layout.byte_order == ByteOrder::Big;
+            step.reversed = layout.reversed;
+            step.size = layout.size_bits as u8;
+        };
+        let set_length = |step: &mut Step, length: &Length| match length {
+            Length::Static(length) => step.len = *length,
+            Length::Dynamic(field) => step.from = field.slot,
+        };
+        step.code = match &class.kind {
+            FieldKind::BitArray(c) => {
+                set_layout(&mut step, &c.layout);
+                Code::Bits
+            }
+            FieldKind::Bool(layout) => {
+                set_layout(&mut step, layout);
+                Code::Bool
+            }
+            FieldKind::Integer(c) => match c.layout {
+                IntegerLayout::Fixed(layout) => {
+                    set_layout(&mut step, &layout);
+                    if c.signed { Code::Signed } else { Code::Unsigned }
+                }
+                IntegerLayout::Leb128 if c.signed => Code::LebSigned,
+                IntegerLayout::Leb128 => Code::LebUnsigned,
+            },
+            FieldKind::Float(c) => {
+                set_layout(&mut step, &c.layout);
+                Code::Real
+            }
+            FieldKind::String(c) => {
+                step.encoding = c.encoding;
+                match &c.extent {
+                    StringExtent::NullTerminated => Code::Text,
+                    StringExtent::Sized(length) => {
+                        set_length(&mut step, length);
+                        Code::SizedText
+                    }
+                }
+            }
+            FieldKind::Blob(c) => {
+                set_length(&mut step, &c.length);
+                Code::Blob
+            }
+            FieldKind::Struct(_) => Code::Struct,
+            FieldKind::Array(c) => {
+                set_length(&mut step, &c.length);
+                Code::Array
+            }
+            FieldKind::Optional(c) => {
+                step.from = c.selector.slot;
+                step.size = u8::from(c.ranges.is_empty());
+                Code::Optional
+            }
+            FieldKind::Variant(c) => {
+                step.from = c.selector.slot;
+                Code::Variant
+            }
+        };
+        self.program.steps.push(step);
+        at
+    }
+}
+
+const BLANK: Step = Step {
+    code: Code::Fixed,
+    big: false,
+    reversed: false,
+    visible: true,
+    align_log2: 0,
+    size: 0,
+    save: NO_SLOT,
+    from: NO_SLOT,
+    encoding: StringEncoding::Utf8,
+    node: 0,
+    next: 0,
+    len: 0,
+};
+
+/// Whether decoding the field leaves a value in a slot.
+fn saves_anything(class: &FieldClass) -> bool {
+    class.slot.is_some()
+        || match &class.kind {
+            FieldKind::Struct(c) => c.members.iter().any(|m| saves_anything(&m.class)),
+            FieldKind::Array(c) => saves_anything(&c.element),
+            FieldKind::Optional(c) => saves_anything(&c.content),
+            FieldKind::Variant(c) => c.options.iter().any(|o| saves_anything(&o.class)),
+            _ => false,
+        }
+}
+
+/// Whether fields of both byte orders could meet inside a byte: then the order of every field must
+/// be checked while decoding.
+fn mixes_orders_unaligned(class: &FieldClass) -> bool {
+    let (mut little, mut big, mut odd) = (false, false, false);
+    collect_orders(class, &mut little, &mut big, &mut odd);
+    little && big && odd
+}
+
+fn collect_orders(class: &FieldClass, little: &mut bool, big: &mut bool, odd: &mut bool) {
+    let mut leaf = |layout: &crate::model::BitLayout| {
+        match layout.byte_order {
+            ByteOrder::Little => *little = true,
+            ByteOrder::Big => *big = true,
+        }
+        *odd |= layout.size_bits % 8 != 0 || class.alignment_bits % 8 != 0;
+    };
+    match &class.kind {
+        FieldKind::BitArray(c) => leaf(&c.layout),
+        FieldKind::Bool(layout) => leaf(layout),
+        FieldKind::Integer(c) => {
+            if let IntegerLayout::Fixed(layout) = &c.layout {
+                leaf(layout);
+            }
+        }
+        FieldKind::Float(c) => leaf(&c.layout),
+        FieldKind::String(_) | FieldKind::Blob(_) => {}
+        FieldKind::Struct(c) => {
+            for member in &c.members {
+                collect_orders(&member.class, little, big, odd);
+            }
+        }
+        FieldKind::Array(c) => collect_orders(&c.element, little, big, odd),
+        FieldKind::Optional(c) => collect_orders(&c.content, little, big, odd),
+        FieldKind::Variant(c) => {
+            for option in &c.options {
+                collect_orders(&option.class, little, big, odd);
+            }
+        }
+    }
+}

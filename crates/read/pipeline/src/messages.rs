@@ -1,0 +1,106 @@
+//! The one interface between sources, filters and sinks.
+//!
+//! A [`Messages`] stands on one message at a time: `advance` goes to the next, `current` looks at
+//! it as often as one likes. A filter can so hold its source still while it hands on messages of
+//! its own. Implementations never block unless they say so, and never lose a message by an error:
+//! after an `Err` the failed stream is closed, and the next `advance` goes on with the others.
+
+use sillage_ctf::{Event, Message, Warning};
+
+use crate::Error;
+
+/// What `advance` found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// There is a message: see [`Messages::current`].
+    Ready,
+    /// Nothing for now, perhaps later (live).
+    Pending,
+    /// There will be no more.
+    End,
+}
+
+/// A sequence of messages in the order of time.
+pub trait Messages {
+    /// Goes to the next message.
+    ///
+    /// # Errors
+    /// A stream that can not be read on. It is closed; calling again goes on without it.
+    fn advance(&mut self) -> Result<Status, Error>;
+
+    /// The message stood on, after `advance` said [`Status::Ready`]; `None` before that and at the
+    /// end.
+    fn current(&self) -> Option<Message<'_>>;
+
+    /// Starts again near a time: the next messages are those from `ns` (nanoseconds from the
+    /// origin) on, with no stream or packet begin before them that lies before `ns`. False if this
+    /// sequence can not seek; then nothing changed.
+    ///
+    /// # Errors
+    /// As `advance`.
+    fn seek(&mut self, ns: i64) -> Result<bool, Error> {
+        let _ = ns;
+        Ok(false)
+    }
+
+    /// Leaves out the rest of the events of the packet stood on, so that its `PacketEnd` comes
+    /// next (of its stream). For sinks that take packets as a whole. False if this sequence can
+    /// not.
+    fn skip_packet(&mut self) -> bool {
+        false
+    }
+
+    /// Warnings since the last call.
+    fn take_warnings(&mut self) -> Vec<Warning> {
+        Vec::new()
+    }
+
+    /// [`advance`](Self::advance) and [`current`](Self::current) in one; `None` at the end and
+    /// when there is nothing for now.
+    ///
+    /// # Errors
+    /// As `advance`.
+    fn next_message(&mut self) -> Result<Option<Message<'_>>, Error> {
+        match self.advance()? {
+            Status::Ready => Ok(self.current()),
+            Status::Pending | Status::End => Ok(None),
+        }
+    }
+
+    /// The next event, passing over all other messages; `None` as for
+    /// [`next_message`](Self::next_message).
+    ///
+    /// # Errors
+    /// As `advance`.
+    fn next_event(&mut self) -> Result<Option<Event<'_>>, Error> {
+        while self.advance()? == Status::Ready {
+            if matches!(self.current(), Some(Message::Event(_))) {
+                return Ok(match self.current() {
+                    Some(Message::Event(event)) => Some(event),
+                    _ => None,
+                });
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl<M: Messages + ?Sized> Messages for Box<M> {
+    #[inline]
+    fn advance(&mut self) -> Result<Status, Error> {
+        (**self).advance()
+    }
+    #[inline]
+    fn current(&self) -> Option<Message<'_>> {
+        (**self).current()
+    }
+    fn seek(&mut self, ns: i64) -> Result<bool, Error> {
+        (**self).seek(ns)
+    }
+    fn skip_packet(&mut self) -> bool {
+        (**self).skip_packet()
+    }
+    fn take_warnings(&mut self) -> Vec<Warning> {
+        (**self).take_warnings()
+    }
+}
