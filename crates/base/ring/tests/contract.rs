@@ -170,7 +170,8 @@ fn time_is_the_pages_while_it_is_fresh_the_kernels_when_not_and_never_goes_back(
         let fresh = monotonic_ns();
         // A clock that stepped back by a second: the ring holds its time.
         let (tsc, ns) = clock_pair();
-        let back = Slot { base_tsc: tsc, base_ns: ns - 1_000_000_000, multiplier: 1 << 30, limit_ticks: 1 << 29 };
+        let back =
+            Slot { base_tsc: tsc, base_ns: ns - 1_000_000_000, multiplier: 1 << 30, limit_ticks: 1 << 29 };
         rings.clock().publish(back);
         emit_many(&rings, 6, 5);
         // No usable TSC: the kernel's clock.

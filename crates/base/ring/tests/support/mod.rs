@@ -344,7 +344,12 @@ impl Summary {
                 self.records += 1;
                 self.extended += u64::from(record.extended);
                 if let Some(before) = last.insert(record.thread, record.number) {
-                    assert!(record.number > before, "thread {}: {} after {before}", record.thread, record.number);
+                    assert!(
+                        record.number > before,
+                        "thread {}: {} after {before}",
+                        record.thread,
+                        record.number
+                    );
                 }
                 self.numbers.entry(record.thread).or_default().push(record.number);
             }
