@@ -21,6 +21,8 @@ use thiserror::Error;
 const CUT_RETRIES: u32 = 100;
 /// How far ahead of the daemon's clock a ring's time may be, ns.
 const FUTURE_NS_MAX: u64 = 1_000_000_000;
+/// No honest ring gets this far: at 10 GB/s it takes fourteen years. Below it, sums do not overflow.
+const POSITION_MAX: u64 = 1 << 62;
 /// Laps of a running producer that `next` tries to copy in overwrite mode before it leaves it for later.
 const COPY_RETRIES: u32 = 64;
 
@@ -43,6 +45,14 @@ pub enum Violation {
         head: u64,
         /// Where the consumer is.
         pos: u64,
+    },
+    /// A sub-buffer is announced that does not follow the head.
+    #[error("sub-buffer {opening} announced with the head at {head}")]
+    Opening {
+        /// What was announced.
+        opening: u64,
+        /// Where the head is.
+        head: u64,
     },
     /// A sub-buffer ends before what was consumed of it, or beyond its size.
     #[error("sub-buffer {subbuf} ends at {end}")]
@@ -174,8 +184,11 @@ impl Cursor {
         loop {
             let line = set.line(self.cpu);
             let head = line.head.load(Ordering::Acquire); // pairs with the producers' Release of head
+            if head > POSITION_MAX {
+                return Err(Violation::Head { head, pos: self.pos });
+            }
             if g.overwrite {
-                self.skip_overwritten(set);
+                self.skip_overwritten(set)?;
             }
             let ahead = head.wrapping_sub(self.pos);
             let bound =
@@ -335,9 +348,14 @@ impl Cursor {
     }
 
     /// Overwrite mode: moves on to the oldest sub-buffer that no producer can be changing.
-    fn skip_overwritten(&mut self, set: &Set) {
+    fn skip_overwritten(&mut self, set: &Set) -> Result<(), Violation> {
         let g = set.geometry();
         let opening = set.line(self.cpu).opening.load(Ordering::Acquire); // pairs with the producers' Release
+        let head = set.line(self.cpu).head.load(Ordering::Acquire);
+        // Producers announce the sub-buffer behind the head's at most.
+        if head > POSITION_MAX || opening > (head >> g.subbuf_shift) + 1 {
+            return Err(Violation::Opening { opening, head });
+        }
         let oldest = (opening + 1).saturating_sub(g.subbuf_count.into());
         let subbuf = self.pos >> g.subbuf_shift;
         if subbuf < oldest {
@@ -347,6 +365,7 @@ impl Cursor {
             self.sequence += missed;
             self.advance(set, oldest);
         }
+        Ok(())
     }
 
     /// Overwrite mode: true if what was just read of the cursor's sub-buffer (and of the next one's

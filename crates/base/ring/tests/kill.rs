@@ -45,7 +45,7 @@ fn record(thread: u32, random: &mut Random, stage: &mut [u8; 4096]) {
         _ => (size >> 8) % 32,
     } as usize;
     let head = sillage_ring::STAGE_HEAD_BYTES;
-    let id = if (size >> 40) % 16 == 0 { 70_000 } else { 1 };
+    let id = if (size >> 40).is_multiple_of(16) { 70_000 } else { 1 };
     // No allocation here: this also runs in a signal handler.
     fill(thread, number, count, &mut stage[head..]);
     // SAFETY: the array has room for head, payload and tail, and only this frame uses it.
@@ -105,7 +105,7 @@ fn worker() {
             std::thread::spawn(move || {
                 let thread = first + 2 * i;
                 NUMBER.with(|n| n.set(thread));
-                let (mut random, mut stage) = (Random(monotonic_ns() * u64::from(i + 1) | 1), [0; 4096]);
+                let (mut random, mut stage) = (Random((monotonic_ns() * u64::from(i + 1)) | 1), [0; 4096]);
                 loop {
                     record(thread, &mut random, &mut stage);
                     if random.next() % 4096 == 0 {
@@ -196,7 +196,7 @@ fn stress(overwrite: bool) {
         // Up to some milliseconds: from the start of the worker's runtime to the midst of its work.
         let until = monotonic_ns() + 200_000 + random.next() % 6_000_000;
         while monotonic_ns() < until {
-            let cut = |r: &mut Random| if r.next() % 3 == 0 { Cut::Open } else { Cut::Never };
+            let cut = |r: &mut Random| if r.next().is_multiple_of(3) { Cut::Open } else { Cut::Never };
             collector.poll(&run.shared.set, cut(&mut random));
             for worker in workers.iter_mut().flatten() {
                 if let Some((rings, collector)) = &mut worker.private {
@@ -206,7 +206,7 @@ fn stress(overwrite: bool) {
             std::thread::sleep(Duration::from_micros(random.next() % 300));
         }
         // The clock page goes stale now and then.
-        if random.next() % 4 != 0 {
+        if !random.next().is_multiple_of(4) {
             ticker.tick(run.shared.clock());
         }
         let victim = (random.next() % workers.len() as u64) as usize;

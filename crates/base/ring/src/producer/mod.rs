@@ -193,7 +193,7 @@ impl Producer {
         let released = &self.consumer_line(cpu).released;
         let value = released.load(Ordering::Acquire); // pairs with the Release in `Cursor::done`
         let head = self.line(cpu).head.load(Ordering::Relaxed);
-        let next = (head + self.subbuf_mask) >> self.subbuf_shift;
+        let next = head.wrapping_add(self.subbuf_mask) >> self.subbuf_shift;
         if next.wrapping_sub(value) < self.window {
             return None;
         }

@@ -22,6 +22,11 @@ pub struct Memory {
     pub bytes: u64,
 }
 
+// SAFETY: the mapping lives as long as the process, and is used through atomics.
+unsafe impl Send for Memory {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Memory {}
+
 impl Memory {
     pub fn new(bytes: u64) -> Memory {
         // SAFETY: plain system calls on a name that is a C string.
