@@ -1,1 +1,689 @@
 //! Between the command line and the session daemon.
+//!
+//! A client sends one [`Request`] frame; the daemon answers with any number of [`Reply`] items and
+//! then [`Reply::Done`] or [`Reply::Failed`]. The client's uid, gid and pid come from the socket.
+//! Lists are streams of small frames, so that no message grows with the number of programs.
+//!
+//! Errors carry LTTng's number and text ([`ErrorCode`]): scripts compare them. This side knows no
+//! clock and no zone, so dates come from the client, in its local time.
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::program::{get_tracepoint, put_tracepoint};
+use alloc::{string::String, vec::Vec};
+use sillage_model::limits::{NAME_BYTES_MAX, RULES_MAX};
+use sillage_model::{
+    BlockingTimeout, ChannelSettings, EventRule, LogLevel, LogLevelRule, LossMode, Pattern, Tracepoint,
+};
+
+/// Version of this protocol; the first two bytes of every request.
+pub const VERSION: u16 = 1;
+/// Bytes of a path in a message.
+pub const PATH_BYTES_MAX: usize = 4096;
+
+macro_rules! error_codes {
+    ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
+        /// Why a request failed: LTTng's numbers, which its command line also exits with, and texts.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum ErrorCode { $($(#[$doc])* $name = $number,)* }
+
+        impl ErrorCode {
+            /// The code with this number.
+            pub fn from_number(number: u32) -> Option<ErrorCode> {
+                match number { $($number => Some(ErrorCode::$name),)* _ => None }
+            }
+            /// LTTng's words for it.
+            pub fn text(self) -> &'static str {
+                match self { $(ErrorCode::$name => $text,)* }
+            }
+        }
+    };
+}
+
+error_codes! {
+    /// Anything else.
+    Unknown = 11, "Unknown error";
+    /// The daemon does not know the request.
+    Undefined = 12, "Undefined command";
+    /// The trace directory cannot be made.
+    CreateDirectory = 17, "Create directory failed";
+    /// Nobody listens.
+    NoDaemon = 19, "No session daemon is available";
+    /// No session of that name.
+    NoSession = 23, "Session name not found";
+    /// The name is taken.
+    SessionExists = 28, "Session name already exists";
+    /// A limit of the daemon.
+    Limit = 37, "Unable to allocate memory";
+    /// The rule exists and is enabled.
+    EventEnabled = 55, "UST event already enabled";
+    /// The channel exists and is enabled.
+    ChannelExists = 58, "UST channel already exist";
+    /// No channel of that name.
+    NoChannel = 59, "UST channel not found";
+    /// A value that makes no sense.
+    Invalid = 60, "Invalid parameter";
+    /// Start without a channel.
+    NoChannelInSession = 72, "No channel found in the session";
+    /// No rule of that name.
+    NoEvent = 76, "UST event not found";
+    /// Not allowed to this user.
+    Permission = 77, "Permission denied";
+    /// Second start.
+    AlreadyStarted = 80, "Tracing already started";
+    /// Second stop.
+    AlreadyStopped = 81, "Tracing already stopped";
+    /// Several channels, none named.
+    NeedChannel = 83, "Non-default channel exists within session: channel name needs to be specified with '-c name'";
+    /// Channels cannot join a session that ran.
+    StartedOnce = 93, "Tracing has already been started once";
+    /// No exclusions without a glob.
+    ExclusionInvalid = 110, "Invalid event exclusion data";
+}
+
+/// Why a request failed, with details for people (may be empty).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Which of LTTng's errors.
+    pub code: ErrorCode,
+    /// What exactly, when the code's text says too little.
+    pub detail: String,
+}
+
+/// What a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Who are you? Answer: `Daemon`.
+    Ping,
+    /// Makes a session. Answer: `Session`.
+    Create {
+        /// Its name.
+        session: String,
+        /// Absolute directory of its trace.
+        output: String,
+        /// Local time of creation, `20261121T063059+0000`.
+        created: String,
+    },
+    /// All sessions of the client (root: of everybody). Answer: `Session` for each.
+    ListSessions,
+    /// One session. Answer: `Session`, then for each channel `Channel` and its `Rule`s.
+    Describe {
+        /// Its name.
+        session: String,
+    },
+    /// Registered programs. Answer: for each `Program`, then its `Tracepoint`s.
+    ListPrograms,
+    /// Makes or enables a channel. Answer: `Done`.
+    EnableChannel {
+        /// Session.
+        session: String,
+        /// Channel.
+        channel: String,
+        /// Its settings, already normalised (ignored when it exists).
+        settings: ChannelSettings,
+    },
+    /// Disables a channel.
+    DisableChannel {
+        /// Session.
+        session: String,
+        /// Channel.
+        channel: String,
+    },
+    /// Makes or enables a rule. Answer: `ChannelName`, the channel that took it.
+    EnableEvent {
+        /// Session.
+        session: String,
+        /// Channel; None: the only one, or a new `channel0`.
+        channel: Option<String>,
+        /// The rule.
+        rule: EventRule,
+    },
+    /// Disables rules by their pattern's text. Answer: `ChannelName`.
+    DisableEvent {
+        /// Session.
+        session: String,
+        /// Channel; None: `channel0`.
+        channel: Option<String>,
+        /// The pattern; None: all rules.
+        pattern: Option<String>,
+    },
+    /// Starts recording.
+    Start {
+        /// Session.
+        session: String,
+    },
+    /// Stops recording; answered when everything is on disk. Answer: `Summary`.
+    Stop {
+        /// Session.
+        session: String,
+    },
+    /// Stops if need be and forgets the session. Answer: `Summary`.
+    Destroy {
+        /// Session.
+        session: String,
+    },
+    /// What was recorded so far. Answer: `Summary`.
+    Summary {
+        /// Session.
+        session: String,
+    },
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionInfo {
+    /// Name.
+    pub name: String,
+    /// Directory of its trace.
+    pub output: String,
+    /// Owner.
+    pub uid: u32,
+    /// Recording now.
+    pub active: bool,
+}
+
+/// What happened to a channel's records so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChannelTotals {
+    /// Channel name.
+    pub channel: String,
+    /// Packets written.
+    pub packets: u64,
+    /// Bytes of event records written, event headers included.
+    pub bytes: u64,
+    /// Records lost by their producers, in the order of the ring's reasons.
+    pub lost: [u64; 8],
+    /// Sub-buffers overwritten before they were read (overwrite mode).
+    pub overwritten: u64,
+    /// Packets that could not be written (disk full and the like).
+    pub dropped_packets: u64,
+    /// Bytes of event records in them.
+    pub dropped_bytes: u64,
+    /// Event classes that do not fit any more, or that wait for the metadata to be writable.
+    pub refused_classes: u64,
+    /// Rings that were retired, each with its reason; and the last write error.
+    pub troubles: Vec<String>,
+}
+
+/// What a session recorded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// By channel.
+    pub channels: Vec<ChannelTotals>,
+    /// Programs that did not confirm within the time limit that they stopped: name and pid.
+    pub unanswered: Vec<String>,
+    /// Programs that record into the session now.
+    pub programs: u32,
+}
+
+/// One channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChannelInfo {
+    /// Name.
+    pub name: String,
+    /// Enabled.
+    pub enabled: bool,
+    /// Settings.
+    pub settings: ChannelSettings,
+    /// What it recorded.
+    pub totals: ChannelTotals,
+}
+
+/// One registered program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramInfo {
+    /// Process id, as the daemon sees it.
+    pub pid: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Name of the process.
+    pub procname: String,
+    /// Version of its tracer library.
+    pub tracer_version: String,
+}
+
+/// The daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonInfo {
+    /// Version of the program.
+    pub version: String,
+    /// Process id of the keeper.
+    pub keeper_pid: u32,
+    /// Process id of the worker.
+    pub worker_pid: u32,
+    /// Times that the worker was started again.
+    pub restarts: u32,
+    /// Programs that were refused or thrown out for what they sent.
+    pub refused_programs: u64,
+    /// Why the last of them was.
+    pub last_refusal: String,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The request is done.
+    Done,
+    /// It failed; nothing follows.
+    Failed(Failure),
+    /// The daemon.
+    Daemon(DaemonInfo),
+    /// A session.
+    Session(SessionInfo),
+    /// A channel of the session before.
+    Channel(ChannelInfo),
+    /// A rule of the channel before.
+    Rule(EventRule),
+    /// A program.
+    Program(ProgramInfo),
+    /// A tracepoint of the program before.
+    Tracepoint(Tracepoint),
+    /// The channel that the request applied to.
+    ChannelName(String),
+    /// What was recorded.
+    Summary(Summary),
+}
+
+impl Request {
+    /// The request as one frame.
+    pub fn encode(&self) -> Vec<u8> {
+        let begin = |kind| {
+            let mut w = Writer::frame(kind, 0);
+            w.u16(VERSION);
+            w
+        };
+        let one = |kind, session: &str| {
+            let mut w = begin(kind);
+            w.str(session);
+            w
+        };
+        match self {
+            Request::Ping => begin(1),
+            Request::Create { session, output, created } => {
+                let mut w = one(2, session);
+                w.str(output);
+                w.str(created);
+                w
+            }
+            Request::ListSessions => begin(3),
+            Request::Describe { session } => one(4, session),
+            Request::ListPrograms => begin(5),
+            Request::EnableChannel { session, channel, settings } => {
+                let mut w = one(6, session);
+                w.str(channel);
+                put_settings(&mut w, settings);
+                w
+            }
+            Request::DisableChannel { session, channel } => {
+                let mut w = one(7, session);
+                w.str(channel);
+                w
+            }
+            Request::EnableEvent { session, channel, rule } => {
+                let mut w = one(8, session);
+                w.option(channel.as_deref(), |w, c| w.str(c));
+                put_rule(&mut w, rule);
+                w
+            }
+            Request::DisableEvent { session, channel, pattern } => {
+                let mut w = one(9, session);
+                w.option(channel.as_deref(), |w, c| w.str(c));
+                w.option(pattern.as_deref(), |w, p| w.str(p));
+                w
+            }
+            Request::Start { session } => one(10, session),
+            Request::Stop { session } => one(11, session),
+            Request::Destroy { session } => one(12, session),
+            Request::Summary { session } => one(13, session),
+        }
+        .finish()
+    }
+
+    /// The request in the body of a frame of this kind.
+    pub fn decode(kind: u16, body: &[u8]) -> Result<Request, DecodeError> {
+        let r = &mut Reader::new(body);
+        match r.u16()? {
+            VERSION => {}
+            other => return r.unknown("control protocol version", other),
+        }
+        let name = |r: &mut Reader<'_>| r.string(NAME_BYTES_MAX);
+        let request = match kind {
+            1 => Request::Ping,
+            2 => Request::Create { session: name(r)?, output: r.string(PATH_BYTES_MAX)?, created: name(r)? },
+            3 => Request::ListSessions,
+            4 => Request::Describe { session: name(r)? },
+            5 => Request::ListPrograms,
+            6 => Request::EnableChannel { session: name(r)?, channel: name(r)?, settings: get_settings(r)? },
+            7 => Request::DisableChannel { session: name(r)?, channel: name(r)? },
+            8 => Request::EnableEvent { session: name(r)?, channel: r.option(name)?, rule: get_rule(r)? },
+            9 => Request::DisableEvent {
+                session: name(r)?,
+                channel: r.option(name)?,
+                pattern: r.option(|r| r.string(2 * NAME_BYTES_MAX + 1))?,
+            },
+            10 => Request::Start { session: name(r)? },
+            11 => Request::Stop { session: name(r)? },
+            12 => Request::Destroy { session: name(r)? },
+            13 => Request::Summary { session: name(r)? },
+            n => return r.unknown("request", n),
+        };
+        r.end()?;
+        Ok(request)
+    }
+}
+
+impl Reply {
+    /// True if nothing follows this reply.
+    pub fn is_last(&self) -> bool {
+        matches!(self, Reply::Done | Reply::Failed(_))
+    }
+
+    /// The reply as one frame.
+    pub fn encode(&self) -> Vec<u8> {
+        let kind = match self {
+            Reply::Done => 1,
+            Reply::Failed(_) => 2,
+            Reply::Daemon(_) => 3,
+            Reply::Session(_) => 4,
+            Reply::Channel(_) => 5,
+            Reply::Rule(_) => 6,
+            Reply::Program(_) => 7,
+            Reply::Tracepoint(_) => 8,
+            Reply::ChannelName(_) => 9,
+            Reply::Summary(_) => 10,
+        };
+        let mut w = Writer::frame(kind, 0);
+        match self {
+            Reply::Done => {}
+            Reply::Failed(f) => {
+                w.u32(f.code as u32);
+                w.str(cut(&f.detail));
+            }
+            Reply::Daemon(d) => {
+                w.str(cut(&d.version));
+                w.u32(d.keeper_pid);
+                w.u32(d.worker_pid);
+                w.u32(d.restarts);
+                w.u64(d.refused_programs);
+                w.str(cut(&d.last_refusal));
+            }
+            Reply::Session(s) => {
+                w.str(&s.name);
+                w.str(&s.output);
+                w.u32(s.uid);
+                w.bool(s.active);
+            }
+            Reply::Channel(c) => {
+                w.str(&c.name);
+                w.bool(c.enabled);
+                put_settings(&mut w, &c.settings);
+                put_totals(&mut w, &c.totals);
+            }
+            Reply::Rule(rule) => put_rule(&mut w, rule),
+            Reply::Program(p) => {
+                w.u32(p.pid);
+                w.u32(p.uid);
+                w.str(&p.procname);
+                w.str(&p.tracer_version);
+            }
+            Reply::Tracepoint(t) => put_tracepoint(&mut w, t),
+            Reply::ChannelName(c) => w.str(c),
+            Reply::Summary(s) => {
+                w.list(&s.channels, put_totals);
+                w.list(&s.unanswered, |w, p| w.str(cut(p)));
+                w.u32(s.programs);
+            }
+        }
+        w.finish()
+    }
+
+    /// The reply in the body of a frame of this kind.
+    pub fn decode(kind: u16, body: &[u8]) -> Result<Reply, DecodeError> {
+        let r = &mut Reader::new(body);
+        let name = |r: &mut Reader<'_>| r.string(NAME_BYTES_MAX);
+        let reply = match kind {
+            1 => Reply::Done,
+            2 => Reply::Failed(Failure {
+                code: ErrorCode::from_number(r.u32()?).unwrap_or(ErrorCode::Unknown),
+                detail: name(r)?,
+            }),
+            3 => Reply::Daemon(DaemonInfo {
+                version: name(r)?,
+                keeper_pid: r.u32()?,
+                worker_pid: r.u32()?,
+                restarts: r.u32()?,
+                refused_programs: r.u64()?,
+                last_refusal: name(r)?,
+            }),
+            4 => Reply::Session(SessionInfo {
+                name: name(r)?,
+                output: r.string(PATH_BYTES_MAX)?,
+                uid: r.u32()?,
+                active: r.bool()?,
+            }),
+            5 => Reply::Channel(ChannelInfo {
+                name: name(r)?,
+                enabled: r.bool()?,
+                settings: get_settings(r)?,
+                totals: get_totals(r)?,
+            }),
+            6 => Reply::Rule(get_rule(r)?),
+            7 => Reply::Program(ProgramInfo {
+                pid: r.u32()?,
+                uid: r.u32()?,
+                procname: name(r)?,
+                tracer_version: name(r)?,
+            }),
+            8 => Reply::Tracepoint(get_tracepoint(r)?),
+            9 => Reply::ChannelName(name(r)?),
+            10 => Reply::Summary(Summary {
+                channels: r.list(RULES_MAX, get_totals)?,
+                unanswered: r.list(RULES_MAX, name)?,
+                programs: r.u32()?,
+            }),
+            n => return r.unknown("reply", n),
+        };
+        r.end()?;
+        Ok(reply)
+    }
+}
+
+/// As much of a text for people as fits a name.
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(NAME_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+/// Channel settings; also part of the daemon's own state.
+pub fn put_settings(w: &mut Writer, s: &ChannelSettings) {
+    w.u64(s.subbuf_bytes);
+    w.u64(s.subbuf_count);
+    w.bool(s.loss_mode == LossMode::Overwrite);
+    w.u64(match s.blocking_timeout {
+        BlockingTimeout::None => 0,
+        BlockingTimeout::Us(us) => us,
+        BlockingTimeout::Forever => u64::MAX,
+    });
+    w.u64(s.switch_timer_us);
+    w.u64(s.read_timer_us);
+    w.u64(s.tracefile_bytes);
+    w.u64(s.tracefile_count);
+    w.bool(s.ordered_clock);
+}
+
+/// Inverse of [`put_settings`].
+pub fn get_settings(r: &mut Reader<'_>) -> Result<ChannelSettings, DecodeError> {
+    Ok(ChannelSettings {
+        subbuf_bytes: r.u64()?,
+        subbuf_count: r.u64()?,
+        loss_mode: if r.bool()? { LossMode::Overwrite } else { LossMode::Discard },
+        blocking_timeout: match r.u64()? {
+            0 => BlockingTimeout::None,
+            u64::MAX => BlockingTimeout::Forever,
+            us => BlockingTimeout::Us(us),
+        },
+        switch_timer_us: r.u64()?,
+        read_timer_us: r.u64()?,
+        tracefile_bytes: r.u64()?,
+        tracefile_count: r.u64()?,
+        ordered_clock: r.bool()?,
+    })
+}
+
+/// An event rule; also part of the daemon's own state.
+pub fn put_rule(w: &mut Writer, rule: &EventRule) {
+    w.str(rule.pattern.as_str());
+    w.list(&rule.exclusions, |w, x| w.str(x.as_str()));
+    let (kind, level) = match rule.loglevel {
+        LogLevelRule::Any => (0, LogLevel::DEFAULT),
+        LogLevelRule::AtLeast(level) => (1, level),
+        LogLevelRule::Only(level) => (2, level),
+    };
+    w.u8(kind);
+    w.u8(level.number());
+    w.bool(rule.enabled);
+}
+
+/// Inverse of [`put_rule`].
+pub fn get_rule(r: &mut Reader<'_>) -> Result<EventRule, DecodeError> {
+    let pattern = |r: &mut Reader<'_>| r.string(2 * NAME_BYTES_MAX + 1).map(Pattern::new);
+    Ok(EventRule {
+        pattern: pattern(r)?,
+        exclusions: r.list(RULES_MAX, pattern)?,
+        loglevel: match (r.u8()?, LogLevel::from_number(r.u8()?.into())) {
+            (0, _) => LogLevelRule::Any,
+            (1, level) => LogLevelRule::AtLeast(level),
+            (2, level) => LogLevelRule::Only(level),
+            (n, _) => return r.unknown("log level rule", n),
+        },
+        enabled: r.bool()?,
+    })
+}
+
+fn put_totals(w: &mut Writer, t: &ChannelTotals) {
+    w.str(&t.channel);
+    for n in [t.packets, t.bytes, t.overwritten, t.dropped_packets, t.dropped_bytes, t.refused_classes] {
+        w.u64(n);
+    }
+    t.lost.iter().for_each(|n| w.u64(*n));
+    w.list(&t.troubles, |w, x| w.str(cut(x)));
+}
+
+fn get_totals(r: &mut Reader<'_>) -> Result<ChannelTotals, DecodeError> {
+    let mut t = ChannelTotals { channel: r.string(NAME_BYTES_MAX)?, ..Default::default() };
+    for n in [
+        &mut t.packets,
+        &mut t.bytes,
+        &mut t.overwritten,
+        &mut t.dropped_packets,
+        &mut t.dropped_bytes,
+        &mut t.refused_classes,
+    ] {
+        *n = r.u64()?;
+    }
+    for n in &mut t.lost {
+        *n = r.u64()?;
+    }
+    t.troubles = r.list(RULES_MAX, |r| r.string(NAME_BYTES_MAX))?;
+    Ok(t)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{FRAME_HEADER_BYTES, FrameHeader};
+    use alloc::vec;
+
+    fn kind(frame: &[u8]) -> u16 {
+        FrameHeader::decode(frame[..FRAME_HEADER_BYTES].try_into().unwrap()).unwrap().kind
+    }
+
+    fn rule() -> EventRule {
+        EventRule {
+            pattern: Pattern::new("a:*"),
+            exclusions: vec![Pattern::new("a:x")],
+            loglevel: LogLevelRule::Only(LogLevel::DEBUG),
+            enabled: true,
+        }
+    }
+
+    #[test]
+    fn requests_survive_the_wire_and_cut_ones_are_refused() {
+        let session = String::from("s");
+        let requests = [
+            Request::Ping,
+            Request::Create { session: session.clone(), output: "/t".into(), created: "c".into() },
+            Request::ListSessions,
+            Request::Describe { session: session.clone() },
+            Request::ListPrograms,
+            Request::EnableChannel {
+                session: session.clone(),
+                channel: "c".into(),
+                settings: ChannelSettings {
+                    blocking_timeout: BlockingTimeout::Forever,
+                    ..Default::default()
+                },
+            },
+            Request::DisableChannel { session: session.clone(), channel: "c".into() },
+            Request::EnableEvent { session: session.clone(), channel: Some("c".into()), rule: rule() },
+            Request::DisableEvent { session: session.clone(), channel: None, pattern: Some("x".into()) },
+            Request::Start { session: session.clone() },
+            Request::Stop { session: session.clone() },
+            Request::Destroy { session: session.clone() },
+            Request::Summary { session },
+        ];
+        for request in requests {
+            let frame = request.encode();
+            let body = &frame[FRAME_HEADER_BYTES..];
+            assert_eq!(Request::decode(kind(&frame), body), Ok(request));
+            for end in 0..body.len() {
+                assert!(Request::decode(kind(&frame), &body[..end]).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn replies_survive_the_wire() {
+        let totals = ChannelTotals {
+            channel: "c".into(),
+            lost: [3; 8],
+            troubles: vec!["x".into()],
+            ..Default::default()
+        };
+        let replies = [
+            Reply::Done,
+            Reply::Failed(Failure { code: ErrorCode::NoSession, detail: "s".into() }),
+            Reply::Daemon(DaemonInfo {
+                version: "1".into(),
+                keeper_pid: 1,
+                worker_pid: 2,
+                restarts: 3,
+                refused_programs: 4,
+                last_refusal: "x".into(),
+            }),
+            Reply::Session(SessionInfo { name: "s".into(), output: "/o".into(), uid: 1, active: true }),
+            Reply::Channel(ChannelInfo {
+                name: "c".into(),
+                enabled: true,
+                settings: ChannelSettings::default(),
+                totals: totals.clone(),
+            }),
+            Reply::Rule(rule()),
+            Reply::Program(ProgramInfo { pid: 1, uid: 2, procname: "p".into(), tracer_version: "v".into() }),
+            Reply::ChannelName("c".into()),
+            Reply::Summary(Summary { channels: vec![totals], unanswered: vec!["p".into()], programs: 1 }),
+        ];
+        for reply in replies {
+            let frame = reply.encode();
+            assert_eq!(Reply::decode(kind(&frame), &frame[FRAME_HEADER_BYTES..]), Ok(reply));
+        }
+    }
+
+    #[test]
+    fn long_texts_are_cut_at_a_character() {
+        let detail = "é".repeat(200);
+        assert_eq!(cut(&detail).len(), 254);
+    }
+}

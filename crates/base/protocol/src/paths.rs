@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn a_program_knows_the_root_daemon_and_its_own() {
-        let env = Environment { xdg_runtime_dir: Some("/run/user/7"), home: Some("/home/u"), ..Default::default() };
+        let env =
+            Environment { xdg_runtime_dir: Some("/run/user/7"), home: Some("/home/u"), ..Default::default() };
         assert_eq!(
             program_run_dirs(&env, 7),
             [Some("/run/sillage".into()), Some("/run/user/7/sillage".into())]

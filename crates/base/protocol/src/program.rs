@@ -305,7 +305,8 @@ impl ToProgram {
             3 => ToProgram::Events {
                 channel_id: r.u64()?,
                 active: r.bool()?,
-                events: r.list(TRACEPOINTS_MAX, |r| Ok(EnabledEvent { index: r.u32()?, event_id: r.u32()? }))?,
+                events: r
+                    .list(TRACEPOINTS_MAX, |r| Ok(EnabledEvent { index: r.u32()?, event_id: r.u32()? }))?,
             },
             4 => ToProgram::ChannelGone { channel_id: r.u64()? },
             5 => ToProgram::BatchDone { batch: r.u32()? },
@@ -318,7 +319,8 @@ impl ToProgram {
     }
 }
 
-fn put_tracepoint(w: &mut Writer, t: &Tracepoint) {
+/// A tracepoint; also used by the control protocol and the daemon's own state.
+pub fn put_tracepoint(w: &mut Writer, t: &Tracepoint) {
     w.str(&t.name);
     w.u8(t.loglevel.number());
     w.option(t.emf_uri.as_deref(), |w, uri| w.str(uri));
@@ -328,7 +330,8 @@ fn put_tracepoint(w: &mut Writer, t: &Tracepoint) {
     });
 }
 
-fn get_tracepoint(r: &mut Reader<'_>) -> Result<Tracepoint, DecodeError> {
+/// Inverse of [`put_tracepoint`].
+pub fn get_tracepoint(r: &mut Reader<'_>) -> Result<Tracepoint, DecodeError> {
     Ok(Tracepoint {
         name: r.string(2 * NAME_BYTES_MAX + 1)?,
         loglevel: LogLevel::from_number(r.u8()?.into()),
@@ -450,7 +453,12 @@ fn get_type(r: &mut Reader<'_>, depth: usize) -> Result<FieldType, DecodeError> 
                 return r.unknown("floating point format", exponent_bits);
             }
             let align_bits = get_align(r)? as u16;
-            FieldType::Float(FloatType { exponent_bits, mantissa_bits, align_bits, reverse_byte_order: r.bool()? })
+            FieldType::Float(FloatType {
+                exponent_bits,
+                mantissa_bits,
+                align_bits,
+                reverse_byte_order: r.bool()?,
+            })
         }
         2 => FieldType::String(get_encoding(r)?),
         3 => FieldType::Enum {
@@ -473,7 +481,12 @@ fn get_type(r: &mut Reader<'_>, depth: usize) -> Result<FieldType, DecodeError> 
             let length_name = r.string(NAME_BYTES_MAX)?;
             let align_bits = get_align(r)?;
             let encoding = get_encoding(r)?;
-            FieldType::Sequence { element: Box::new(get_type(r, depth - 1)?), length_name, align_bits, encoding }
+            FieldType::Sequence {
+                element: Box::new(get_type(r, depth - 1)?),
+                length_name,
+                align_bits,
+                encoding,
+            }
         }
         n => return r.unknown("field type", n),
     })
@@ -548,8 +561,16 @@ mod tests {
         }
         let to_program = [
             ToProgram::Welcome,
-            ToProgram::Channel(Channel { channel_id: 1, set_id: 2, blocking_timeout: BlockingTimeout::Us(3) }),
-            ToProgram::Events { channel_id: 1, active: true, events: vec![EnabledEvent { index: 1, event_id: 2 }] },
+            ToProgram::Channel(Channel {
+                channel_id: 1,
+                set_id: 2,
+                blocking_timeout: BlockingTimeout::Us(3),
+            }),
+            ToProgram::Events {
+                channel_id: 1,
+                active: true,
+                events: vec![EnabledEvent { index: 1, event_id: 2 }],
+            },
             ToProgram::ChannelGone { channel_id: 1 },
             ToProgram::BatchDone { batch: 1 },
             ToProgram::Sync { sequence: 1 },
