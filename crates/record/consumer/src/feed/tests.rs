@@ -1,0 +1,276 @@
+//! Feeds from a real ring to a disk in memory.
+
+use super::*;
+use crate::disk::fake::Fake;
+use expect_test::expect;
+use sillage_ring::{Emit, Geometry, HeaderForm, Host, Kind, Producer, STAGE_HEAD_BYTES, STAGE_TAIL_BYTES};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+#[repr(align(64))]
+struct Page([u64; 64]);
+/// A clock page that says "ask the kernel".
+static PAGE: Page = Page([0; 64]);
+
+fn memory(overwrite: bool) -> Arc<RingMemory> {
+    let geometry = Geometry {
+        kind: Kind::Locked,
+        cpus: 1,
+        subbuf_shift: 12,
+        subbuf_count: 4,
+        overwrite,
+        ordered: false,
+        header: HeaderForm::Large,
+    };
+    Arc::new(RingMemory::create(geometry, 1).unwrap())
+}
+
+/// A producer on the daemon's own mapping: for the ring it is the same memory.
+fn producer(memory: &RingMemory) -> Producer {
+    let host = Host { monotonic_ns, cpu: || 5, rseq_offset: 0 };
+    let (set, set_bytes, words, words_bytes) = memory.mapped();
+    // SAFETY: the mapping outlives the test's producer; an all-zero page is a valid clock page.
+    unsafe { Producer::from_mapping(set, set_bytes, words, words_bytes, PAGE.0.as_ptr().cast(), host).unwrap() }
+}
+
+fn emit(producer: &Producer, bytes: usize) -> Emit {
+    let mut stage = vec![7; STAGE_HEAD_BYTES + bytes + STAGE_TAIL_BYTES];
+    let thread = NonZeroUsize::new(64).unwrap();
+    // SAFETY: the staging area has the room in front and behind that `emit` asks for.
+    unsafe { producer.emit(thread, 3, stage.as_mut_ptr().add(STAGE_HEAD_BYTES), bytes) }
+}
+
+fn place(tracefile_bytes: u64, tracefile_count: u64) -> Arc<Place> {
+    Arc::new(Place {
+        dir: PathBuf::from("/t"),
+        channel: "c".into(),
+        uuid: [9; 16],
+        stream_id: 1,
+        tracefile_bytes,
+        tracefile_count,
+    })
+}
+
+fn feed(memory: &Arc<RingMemory>, place: Arc<Place>, disk: Fake, recover: bool) -> Feed<Fake> {
+    let service = Service::default();
+    Feed::new(Arc::clone(memory), place, Arc::default(), disk, service, 2, recover)
+}
+
+fn counts(feed: &Feed<Fake>) -> String {
+    let c = feed.counters.snapshot();
+    let troubles = c.troubles.join("; ");
+    format!(
+        "{} packets {} bytes, {} dropped {} bytes, {} overwritten {troubles}\n",
+        c.packets, c.bytes, c.dropped_packets, c.dropped_bytes, c.overwritten
+    )
+}
+
+/// The index of `file`: sequence number, offset and content of each packet, and what its data begin with.
+fn index(disk: &Fake, file: &str) -> String {
+    let data = disk.bytes(&format!("/t/{file}"));
+    let bytes = disk.bytes(&format!("/t/index/{file}.idx"));
+    let (_, entries) = sillage_ctf::index::decode(&bytes).unwrap();
+    entries
+        .map(|e| {
+            let at = e.offset_bytes as usize;
+            let magic = u32::from_le_bytes(data[at..at + 4].try_into().unwrap());
+            let cpu = u32::from_le_bytes(data[at + 80..at + 84].try_into().unwrap());
+            format!("{} @{at} {} {magic:x} cpu {cpu}\n", e.packet_seq_num, e.content_size_bits / 8)
+        })
+        .collect()
+}
+
+#[test]
+fn full_sub_buffers_become_packets_and_a_cut_takes_the_rest() {
+    let memory = memory(false);
+    let producer = producer(&memory);
+    let disk = Fake::default();
+    disk.room.set(1 << 20);
+    let mut feed = feed(&memory, place(0, 0), disk, false);
+    for _ in 0..3 {
+        assert_ne!(emit(&producer, 3000), Emit::Full { cpu: 0 });
+    }
+    assert_eq!(feed.drain(Cut::Never), Progress { packets: 2, more: false });
+    assert_eq!(feed.drain(Cut::Open), Progress { packets: 1, more: false });
+    assert_eq!(feed.drain(Cut::Open), Progress::default());
+    expect![[r#"
+        /t/c_2 12288
+        /t/index/c_2.idx 232
+    "#]]
+    .assert_eq(&feed.disk.listing());
+    expect![[r#"
+        0 @0 3090 c1fc1fc1 cpu 5
+        1 @4096 3090 c1fc1fc1 cpu 5
+        2 @8192 3090 c1fc1fc1 cpu 5
+    "#]]
+    .assert_eq(&index(&feed.disk, "c_2"));
+    expect![[r#"
+        3 packets 9018 bytes, 0 dropped 0 bytes, 0 overwritten 
+    "#]]
+    .assert_eq(&counts(&feed));
+}
+
+#[test]
+fn trace_files_of_limited_size_replace_the_oldest() {
+    let memory = memory(false);
+    let producer = producer(&memory);
+    let disk = Fake::default();
+    disk.room.set(1 << 20);
+    let mut feed = feed(&memory, place(8192, 2), disk, false);
+    for _ in 0..7 {
+        emit(&producer, 3000);
+        feed.drain(Cut::Open);
+    }
+    expect![[r#"
+        /t/c_2_0 8192
+        /t/c_2_1 4096
+        /t/index/c_2_0.idx 160
+        /t/index/c_2_1.idx 88
+    "#]]
+    .assert_eq(&feed.disk.listing());
+    assert!(index(&feed.disk, "c_2_1").starts_with("6 @0"));
+    assert!(index(&feed.disk, "c_2_0").starts_with("4 @0"));
+}
+
+#[test]
+fn a_full_disk_costs_whole_packets_that_are_counted_and_writing_goes_on_when_there_is_room() {
+    let memory = memory(false);
+    let producer = producer(&memory);
+    let disk = Fake::default();
+    // Room for one packet and its entry, and for half of the next.
+    disk.room.set(4096 + 88 + 2000);
+    let mut feed = feed(&memory, place(0, 0), disk, false);
+    for _ in 0..3 {
+        emit(&producer, 3000);
+        feed.drain(Cut::Open);
+    }
+    expect![[r#"
+        /t/c_2 4096
+        /t/index/c_2.idx 88
+    "#]]
+    .assert_eq(&feed.disk.listing());
+    feed.disk.room.set(1 << 20);
+    emit(&producer, 3000);
+    feed.drain(Cut::Open);
+    expect![[r#"
+        0 @0 3090 c1fc1fc1 cpu 5
+        3 @4096 3090 c1fc1fc1 cpu 5
+    "#]]
+    .assert_eq(&index(&feed.disk, "c_2"));
+    expect![[r#"
+        2 packets 6012 bytes, 2 dropped 6012 bytes, 0 overwritten c_2 not written: no storage space
+    "#]]
+    .assert_eq(&counts(&feed));
+}
+
+#[test]
+fn a_disk_that_takes_the_packet_but_not_its_entry_takes_neither() {
+    let memory = memory(false);
+    let producer = producer(&memory);
+    let disk = Fake::default();
+    disk.room.set(2 * 4096 + 88 + 10);
+    let mut feed = feed(&memory, place(0, 0), disk, false);
+    for _ in 0..2 {
+        emit(&producer, 3000);
+        feed.drain(Cut::Open);
+    }
+    expect![[r#"
+        /t/c_2 4096
+        /t/index/c_2.idx 88
+    "#]]
+    .assert_eq(&feed.disk.listing());
+}
+
+#[test]
+fn the_next_daemon_cuts_a_torn_packet_off_and_writes_what_was_unread() {
+    let memory = memory(false);
+    let producer = producer(&memory);
+    let disk = Fake::default();
+    disk.room.set(1 << 20);
+    let mut feed_1 = feed(&memory, place(0, 0), disk, false);
+    emit(&producer, 3000);
+    feed_1.drain(Cut::Open);
+    emit(&producer, 3000);
+    let disk = std::mem::take(&mut feed_1.disk);
+    drop(feed_1);
+    // The daemon was killed in the middle of the second packet, and of an index entry.
+    disk.open("/t/c_2".as_ref()).unwrap().borrow_mut().extend([1; 1000]);
+    disk.open("/t/index/c_2.idx".as_ref()).unwrap().borrow_mut().extend([1; 10]);
+    let mut feed_2 = feed(&memory, place(0, 0), disk, true);
+    feed_2.drain(Cut::Open);
+    expect![[r#"
+        0 @0 3090 c1fc1fc1 cpu 5
+        1 @4096 3090 c1fc1fc1 cpu 5
+    "#]]
+    .assert_eq(&index(&feed_2.disk, "c_2"));
+    assert_eq!(feed_2.disk.bytes("/t/c_2").len(), 8192);
+    expect![[r#"
+        2 packets 6012 bytes, 0 dropped 0 bytes, 0 overwritten 
+    "#]]
+    .assert_eq(&counts(&feed_2));
+}
+
+#[test]
+fn a_packet_that_was_written_but_not_taken_off_the_ring_is_not_written_twice() {
+    let memory = memory(false);
+    let producer = producer(&memory);
+    let disk = Fake::default();
+    disk.room.set(1 << 20);
+    let mut feed_1 = feed(&memory, place(0, 0), disk, false);
+    emit(&producer, 3000);
+    // What `drain` does, killed before `done`.
+    let mut cursor = Cursor::resume(&memory, 0, None);
+    let packet = cursor.next(&memory, Cut::Open, monotonic_ns(), &mut Vec::new()).unwrap().unwrap();
+    let mut stream = Stream::new(place(0, 0), 2);
+    // SAFETY: the ring is mapped.
+    unsafe { stream.write(&feed_1.disk, &packet).unwrap() };
+    let disk = std::mem::take(&mut feed_1.disk);
+    let mut feed_2 = feed(&memory, place(0, 0), disk, true);
+    feed_2.drain(Cut::Open);
+    assert_eq!(index(&feed_2.disk, "c_2").lines().count(), 1);
+    emit(&producer, 100);
+    feed_2.drain(Cut::Open);
+    assert_eq!(index(&feed_2.disk, "c_2").lines().count(), 2);
+}
+
+#[test]
+fn an_overwriting_ring_shows_the_gap() {
+    let memory = memory(true);
+    let producer = producer(&memory);
+    let disk = Fake::default();
+    disk.room.set(1 << 20);
+    let mut feed = feed(&memory, place(0, 0), disk, false);
+    for _ in 0..10 {
+        assert_ne!(emit(&producer, 3000), Emit::Full { cpu: 0 });
+    }
+    feed.drain(Cut::Open);
+    expect![[r#"
+        6 @0 3090 c1fc1fc1 cpu 5
+        7 @4096 3090 c1fc1fc1 cpu 5
+        8 @8192 3090 c1fc1fc1 cpu 5
+        9 @12288 3090 c1fc1fc1 cpu 5
+    "#]]
+    .assert_eq(&index(&feed.disk, "c_2"));
+    expect![[r#"
+        4 packets 12024 bytes, 0 dropped 0 bytes, 6 overwritten 
+    "#]]
+    .assert_eq(&counts(&feed));
+}
+
+#[test]
+fn a_ring_that_lies_is_retired_and_says_why() {
+    let memory = memory(false);
+    let producer = producer(&memory);
+    emit(&producer, 10);
+    let disk = Fake::default();
+    disk.room.set(1 << 20);
+    let mut feed = feed(&memory, place(0, 0), disk, false);
+    feed.drain(Cut::Open);
+    let (set, ..) = memory.mapped();
+    // SAFETY: the head is the first word of the first ring, behind the header page.
+    unsafe { set.add(4096).cast::<u64>().write_volatile(3) };
+    feed.drain(Cut::Open);
+    assert!(counts(&feed).contains("c_2 retired: "), "{}", counts(&feed));
+    assert_eq!(emit(&producer, 10), Emit::Closed);
+    assert_eq!(feed.drain(Cut::Open), Progress::default());
+}

@@ -1,0 +1,343 @@
+//! Shared memory: memfds, their seals, and their mappings in the daemon.
+//!
+//! A ring set is two files. Producers map the first read-write; it is sealed at its full virtual
+//! size, so that none of them can make the daemon fault. The second holds the consumer's words and
+//! producers get only a *read-only descriptor* of it (as of the clock page), of an inode that others
+//! cannot reopen for writing. `F_SEAL_FUTURE_WRITE` would say the same more strictly, but it also
+//! refuses the writable mapping that a restarted daemon needs; a program of the daemon's own user
+//! that wants to do harm can use a debugger on it anyway.
+//!
+//! Pages are touched on demand: a CPU that records nothing costs none.
+
+use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
+use sillage_ring::geometry::GeometryError;
+use sillage_ring::layout::Doorbell;
+use sillage_ring::{ClockPage, Geometry, Set};
+use std::io;
+use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use thiserror::Error;
+
+/// Bytes of the clock's and of a doorbell's file.
+const PAGE_BYTES: usize = 4096;
+
+/// Why shared memory could not be had.
+#[derive(Debug, Error)]
+pub enum SharedError {
+    /// The kernel refused.
+    #[error("shared memory ({step}): {error}")]
+    Kernel {
+        /// What was asked for.
+        step: &'static str,
+        /// Its answer.
+        error: io::Error,
+    },
+    /// A shape that no set can have.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// A file that was kept is smaller than it must be.
+    #[error("shared file of {have} bytes, {need} needed")]
+    Short {
+        /// Bytes it has.
+        have: u64,
+        /// Bytes it should have.
+        need: u64,
+    },
+}
+
+fn kernel(step: &'static str) -> impl FnOnce(rustix::io::Errno) -> SharedError {
+    move |error| SharedError::Kernel { step, error: error.into() }
+}
+
+/// A shared read-write mapping of a whole file.
+struct Mapping {
+    address: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the mapping is plain memory, used through raw pointers and atomics by its owners.
+unsafe impl Send for Mapping {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(file: BorrowedFd<'_>, bytes: u64) -> Result<Mapping, SharedError> {
+        let have = rustix::fs::fstat(file).map_err(kernel("fstat"))?.st_size as u64;
+        if have < bytes {
+            return Err(SharedError::Short { have, need: bytes });
+        }
+        let bytes = bytes as usize;
+        // SAFETY: a fresh shared mapping at an address that the kernel chooses touches no memory of ours.
+        let address = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(address.cast::<u8>()).filter(|_| address != libc::MAP_FAILED) {
+            Some(address) => {
+                // SAFETY: the range was just mapped. Rings do not belong into core files of the daemon.
+                unsafe { libc::madvise(address.as_ptr().cast(), bytes, libc::MADV_DONTDUMP) };
+                Ok(Mapping { address, bytes })
+            }
+            None => Err(SharedError::Kernel { step: "mmap", error: io::Error::last_os_error() }),
+        }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `new` mapped this range, and whoever held pointers into it owned this mapping.
+        unsafe { libc::munmap(self.address.as_ptr().cast(), self.bytes) };
+    }
+}
+
+fn memory_file(name: &str, bytes: u64) -> Result<OwnedFd, SharedError> {
+    let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+        .map_err(kernel("memfd_create"))?;
+    rustix::fs::ftruncate(&file, bytes).map_err(kernel("ftruncate"))?;
+    let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    rustix::fs::fcntl_add_seals(&file, seals).map_err(kernel("seal"))?;
+    Ok(file)
+}
+
+/// A descriptor through which the file can only be mapped for reading.
+fn read_only(file: &OwnedFd) -> Result<OwnedFd, SharedError> {
+    // Nobody but us (and root) may open it anew, whatever they do with the descriptor they get.
+    rustix::fs::fchmod(file, Mode::RUSR).map_err(kernel("fchmod"))?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(kernel("reopen"))
+}
+
+/// The two files of a ring set, mapped.
+pub struct RingMemory {
+    set: Set,
+    set_file: OwnedFd,
+    consumer_file: OwnedFd,
+    consumer_read_only: OwnedFd,
+    // Behind `set`, which points into them.
+    mappings: [Mapping; 2],
+}
+
+impl RingMemory {
+    /// A new set.
+    ///
+    /// # Errors
+    /// An impossible geometry, or no memory, descriptors or address space.
+    pub fn create(geometry: Geometry, set_id: u64) -> Result<RingMemory, SharedError> {
+        let geometry = geometry.checked()?;
+        let set_file = memory_file("sillage-ring", geometry.set_bytes())?;
+        let consumer_file = memory_file("sillage-consumer", geometry.consumer_bytes())?;
+        RingMemory::map(set_file, consumer_file, geometry, set_id, true)
+    }
+
+    /// A set that an earlier daemon made, from its two files.
+    ///
+    /// # Errors
+    /// As `create`; also files that are too small for the geometry.
+    pub fn adopt(
+        set_file: OwnedFd,
+        consumer_file: OwnedFd,
+        geometry: Geometry,
+        set_id: u64,
+    ) -> Result<RingMemory, SharedError> {
+        RingMemory::map(set_file, consumer_file, geometry.checked()?, set_id, false)
+    }
+
+    fn map(
+        set_file: OwnedFd,
+        consumer_file: OwnedFd,
+        geometry: Geometry,
+        set_id: u64,
+        new: bool,
+    ) -> Result<RingMemory, SharedError> {
+        let rings = Mapping::new(set_file.as_fd(), geometry.set_bytes())?;
+        let words = Mapping::new(consumer_file.as_fd(), geometry.consumer_bytes())?;
+        let make = if new { Set::create } else { Set::adopt };
+        // SAFETY: both mappings have the bytes that the geometry asks for (zeroed if new: fresh memfds),
+        // and live as long as the set, beside it in this struct.
+        let set = unsafe { make(rings.address, words.address, geometry, set_id)? };
+        let consumer_read_only = read_only(&consumer_file)?;
+        Ok(RingMemory { set, set_file, consumer_file, consumer_read_only, mappings: [rings, words] })
+    }
+
+    /// What producers get: the set (read-write) and the consumer's words (read-only).
+    pub fn for_programs(&self) -> [BorrowedFd<'_>; 2] {
+        [self.set_file.as_fd(), self.consumer_read_only.as_fd()]
+    }
+
+    /// Where the set and the consumer's words lie in this process, with their lengths in bytes.
+    #[cfg(test)]
+    pub(crate) fn mapped(&self) -> (*mut u8, u64, *const u8, u64) {
+        let [set, words] = &self.mappings;
+        (set.address.as_ptr(), set.bytes as u64, words.address.as_ptr(), words.bytes as u64)
+    }
+
+    /// Bytes of address space that it takes.
+    pub fn mapped_bytes(&self) -> usize {
+        self.mappings.iter().map(|mapping| mapping.bytes).sum()
+    }
+
+    /// What a restarted daemon needs for `adopt`.
+    pub fn for_keeping(&self) -> [BorrowedFd<'_>; 2] {
+        [self.set_file.as_fd(), self.consumer_file.as_fd()]
+    }
+}
+
+impl Deref for RingMemory {
+    type Target = Set;
+    fn deref(&self) -> &Set {
+        &self.set
+    }
+}
+
+/// The clock page's file, mapped.
+pub struct ClockMemory {
+    file: OwnedFd,
+    read_only: OwnedFd,
+    mapping: Mapping,
+}
+
+impl ClockMemory {
+    /// A new page, which says "ask the kernel".
+    ///
+    /// # Errors
+    /// No memory or descriptors.
+    pub fn create() -> Result<ClockMemory, SharedError> {
+        ClockMemory::adopt(memory_file("sillage-clock", PAGE_BYTES as u64)?)
+    }
+
+    /// The page that an earlier daemon made.
+    ///
+    /// # Errors
+    /// As `create`; also a file that is too small.
+    pub fn adopt(file: OwnedFd) -> Result<ClockMemory, SharedError> {
+        let mapping = Mapping::new(file.as_fd(), PAGE_BYTES as u64)?;
+        Ok(ClockMemory { read_only: read_only(&file)?, file, mapping })
+    }
+
+    /// The page.
+    pub fn page(&self) -> &ClockPage {
+        // SAFETY: the mapping holds a page of integers' atomics and lives as long as `self`.
+        unsafe { self.mapping.address.cast().as_ref() }
+    }
+
+    /// What programs get.
+    pub fn for_programs(&self) -> BorrowedFd<'_> {
+        self.read_only.as_fd()
+    }
+
+    /// What a restarted daemon needs for `adopt`.
+    pub fn for_keeping(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A user's doorbell page, mapped.
+pub struct DoorbellMemory {
+    file: OwnedFd,
+    mapping: Mapping,
+}
+
+impl DoorbellMemory {
+    /// A new page.
+    ///
+    /// # Errors
+    /// No memory or descriptors.
+    pub fn create() -> Result<DoorbellMemory, SharedError> {
+        DoorbellMemory::adopt(memory_file("sillage-doorbell", PAGE_BYTES as u64)?)
+    }
+
+    /// The page that an earlier daemon made.
+    ///
+    /// # Errors
+    /// As `create`; also a file that is too small.
+    pub fn adopt(file: OwnedFd) -> Result<DoorbellMemory, SharedError> {
+        let mapping = Mapping::new(file.as_fd(), PAGE_BYTES as u64)?;
+        Ok(DoorbellMemory { file, mapping })
+    }
+
+    /// The page.
+    pub fn doorbell(&self) -> &Doorbell {
+        // SAFETY: the mapping holds a page of atomics and lives as long as `self`.
+        unsafe { self.mapping.address.cast().as_ref() }
+    }
+
+    /// What programs get, and a restarted daemon needs.
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Sleeps while `word` has the value `value`, at most `timeout_ns`; wakes early for any reason.
+pub(crate) fn futex_wait(word: *const u32, value: u32, timeout_ns: u64) {
+    let timeout = libc::timespec {
+        tv_sec: (timeout_ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (timeout_ns % 1_000_000_000) as libc::c_long,
+    };
+    // SAFETY: the kernel checks the address itself; the timeout lives through the call.
+    unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT, value, &raw const timeout) };
+}
+
+/// Wakes all that wait on `word`.
+pub(crate) fn futex_wake_all(word: *const u32) {
+    // SAFETY: the kernel checks the address itself.
+    unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE, i32::MAX) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sillage_ring::{HeaderForm, Kind};
+
+    fn geometry() -> Geometry {
+        Geometry {
+            kind: Kind::Locked,
+            cpus: 1,
+            subbuf_shift: 12,
+            subbuf_count: 2,
+            overwrite: false,
+            ordered: false,
+            header: HeaderForm::Large,
+        }
+    }
+
+    fn try_map(file: BorrowedFd<'_>, protection: i32) -> Result<Mapping, i32> {
+        // SAFETY: a fresh mapping at an address that the kernel chooses.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        match NonNull::new(address.cast::<u8>()).filter(|_| address != libc::MAP_FAILED) {
+            Some(address) => Ok(Mapping { address, bytes: 4096 }),
+            None => Err(io::Error::last_os_error().raw_os_error().unwrap_or(0)),
+        }
+    }
+
+    #[test]
+    fn programs_can_neither_write_the_consumers_words_nor_shrink_the_rings() {
+        let memory = RingMemory::create(geometry(), 1).unwrap();
+        let [set, words] = memory.for_programs();
+        assert!(rustix::fs::ftruncate(set, 0).is_err(), "sealed");
+        let write = libc::PROT_READ | libc::PROT_WRITE;
+        assert_eq!(try_map(words, write).err(), Some(libc::EACCES));
+        let page = try_map(words, libc::PROT_READ).unwrap();
+        // SAFETY: the page was just mapped by `try_map`.
+        let raised = unsafe { libc::mprotect(page.address.as_ptr().cast(), 4096, write) };
+        assert_eq!(raised, -1, "a read-only mapping stays one");
+    }
+
+    #[test]
+    fn a_second_daemon_can_take_a_set_back_for_writing() {
+        let memory = RingMemory::create(geometry(), 7).unwrap();
+        let [set, words] = memory.for_keeping().map(|fd| fd.try_clone_to_owned().unwrap());
+        drop(memory);
+        let again = RingMemory::adopt(set, words, geometry(), 7).unwrap();
+        assert_eq!(again.set_id(), 7);
+        assert_eq!(again.active().count(), 0);
+    }
+}
