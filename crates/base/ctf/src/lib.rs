@@ -8,11 +8,15 @@
 pub mod decode;
 pub mod error;
 pub mod index;
+mod json;
 pub mod limits;
 pub mod message;
+pub mod metadata;
 pub mod model;
 pub mod packet;
+mod tsdl;
 
 pub use decode::{Field, FieldVisitor, Fields, Node, PacketDecoder, PacketInfo, Scalar, Scalars, Value};
 pub use error::{DecodeError, Fault, MetadataError, Warning};
 pub use message::{Discarded, Event, Message, Packet, StreamEdge};
+pub use metadata::{MetadataOptions, MetadataReader};

@@ -43,8 +43,6 @@ pub(crate) struct StreamPlan {
     pub header: Arc<Plan>,
     pub common: Arc<Plan>,
     pub fast: FastHeader,
-    /// Whether the header gives a time to the event.
-    pub header_has_time: bool,
     /// By event class id, for small ids.
     pub quick: Vec<Quick>,
     /// Number of slots that the stream's decoder needs.
@@ -71,7 +69,6 @@ impl StreamPlan {
             context: Arc::new(Plan::compile(context)),
             common: Arc::new(Plan::compile(common)),
             fast: header.map_or(FastHeader::None, |class| recognise(class)),
-            header_has_time: header_plan.nodes.iter().any(|node| node.roles.contains(Role::Timestamp)),
             header: Arc::new(header_plan),
             quick: Vec::new(),
             slot_count,

@@ -378,9 +378,10 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
             let at = self.take(8)?;
             let byte = self.data.get((at / 8) as usize).copied().unwrap_or(0);
             let low = u64::from(byte & 0x7f);
-            // The tenth byte has room for one bit only; of a negative number it repeats the sign.
+            // The tenth byte has room for one bit, which then must be needed; of a signed number the
+            // rest repeats the sign.
             if bits == 63 {
-                let fits = if step.code == Code::LebSigned { low == 0 || low == 0x7f } else { low <= 1 };
+                let fits = if step.code == Code::LebSigned { low == 0 || low == 0x7f } else { low == 1 };
                 if !fits || byte & 0x80 != 0 {
                     return Err(Fault::OversizedVarInt);
                 }

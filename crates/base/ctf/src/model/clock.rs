@@ -66,13 +66,6 @@ impl ClockClass {
         i64::try_from(i128::from(self.offset_s) * NS_PER_S + ns).ok()
     }
 
-    /// For a 1 GHz clock whose conversion is one addition: the nanoseconds to add.
-    pub(crate) fn ns_base(&self) -> Option<i64> {
-        if self.frequency_hz != 1_000_000_000 {
-            return None;
-        }
-        self.ns_from_origin(0)
-    }
 
     /// The smallest clock value at or after `ns`; 0 when `ns` is before the clock's zero, `None`
     /// when it is after its last value.
@@ -83,6 +76,20 @@ impl ClockClass {
         let frac = rest.rem_euclid(NS_PER_S);
         let cycles = secs * hz + (frac * hz + NS_PER_S - 1) / NS_PER_S - i128::from(self.offset_cycles);
         u64::try_from(cycles.max(0)).ok()
+    }
+
+    /// This clock with its offset moved, and perhaps its origin set to the Unix epoch.
+    pub(crate) fn adjusted(&self, add_s: i64, add_ns: i64, unix_epoch: bool) -> Self {
+        let mut clock = self.clone();
+        let hz = i128::from(self.frequency_hz);
+        let cycles = i128::from(self.offset_cycles) + i128::from(add_ns) * hz / NS_PER_S;
+        let seconds = i128::from(self.offset_s) + i128::from(add_s) + cycles.div_euclid(hz);
+        clock.offset_s = seconds.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        clock.offset_cycles = cycles.rem_euclid(hz) as u64;
+        if unix_epoch {
+            clock.origin = ClockOrigin::UnixEpoch;
+        }
+        clock
     }
 
     /// Whether timestamps of the two clocks can be put in one order.

@@ -68,6 +68,36 @@ pub struct FieldRef {
     pub is_enum: bool,
     /// Where decoding keeps the value of the referred field.
     pub(crate) slot: u16,
+    /// What the metadata says, until it is resolved.
+    pub(crate) raw: RawRef,
+}
+
+/// A reference as the metadata writes it, and where it does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RawRef {
+    pub text: RawPath,
+    pub at: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum RawPath {
+    /// Words joined by dots.
+    Tsdl(String),
+    /// CTF 2: no origin means the enclosing structure, `None` in the path its parent.
+    Json { origin: Option<Scope>, path: Vec<Option<String>> },
+}
+
+impl FieldRef {
+    /// A reference that is still to be resolved.
+    pub(crate) fn unresolved(text: RawPath, at: usize) -> Self {
+        Self {
+            paths: Vec::new(),
+            kind: SelectorKind::Unsigned,
+            is_enum: false,
+            slot: u16::MAX,
+            raw: RawRef { text, at },
+        }
+    }
 }
 
 /// A meaning that the format gives to a field.
@@ -116,6 +146,11 @@ impl Roles {
     /// Whether there is none.
     pub fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// Removes all roles but these.
+    pub(crate) fn keep(&mut self, roles: &[Role]) {
+        self.0 &= roles.iter().fold(0, |bits, role| bits | *role as u16);
     }
 }
 
@@ -409,6 +444,8 @@ pub struct VariantClass {
 pub struct VariantOption {
     /// Displayed name (may be missing in CTF 2).
     pub name: Option<String>,
+    /// Name as the metadata writes it.
+    pub raw_name: Option<String>,
     /// Its class.
     pub class: Arc<FieldClass>,
     /// Values of the selector that choose it.

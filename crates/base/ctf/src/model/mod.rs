@@ -12,6 +12,7 @@ mod trace;
 
 pub use attributes::{Attributes, Datum};
 pub use clock::{ClockClass, ClockOrigin, ClockSnapshot};
+pub(crate) use field::RawPath;
 pub use field::{
     ArrayClass, BitArrayClass, BitFlag, BitLayout, BlobClass, DisplayBase, FieldClass, FieldKind, FieldPath,
     FieldRef, FloatClass, IntRange, IntegerClass, IntegerLayout, Length, Mapping, Member, OptionalClass,
