@@ -11,20 +11,21 @@
 //! Every producer word is read once and checked: a ring that lies gives a [`Violation`] and is
 //! retired by the caller; it can neither stall nor crash the consumer.
 
-use crate::layout::LOST_REASONS;
+use crate::geometry::Geometry;
+use crate::layout::{ConsumerLine, Descriptor, ProducerLine};
 use crate::primitive::{Ordering, fence};
 use crate::set::Set;
 use alloc::vec::Vec;
 use thiserror::Error;
 
 /// Times that a moving head is read again before a cut is left to the next closing.
-const CUT_RETRIES: u32 = 100;
+const CUT_RETRIES: u32 = if cfg!(loom) { 2 } else { 100 };
 /// How far ahead of the daemon's clock a ring's time may be, ns.
 const FUTURE_NS_MAX: u64 = 1_000_000_000;
 /// No honest ring gets this far: at 10 GB/s it takes fourteen years. Below it, sums do not overflow.
 const POSITION_MAX: u64 = 1 << 62;
 /// Laps of a running producer that `next` tries to copy in overwrite mode before it leaves it for later.
-const COPY_RETRIES: u32 = 64;
+const COPY_RETRIES: u32 = if cfg!(loom) { 1 } else { 64 };
 
 /// What to take besides full sub-buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +121,48 @@ pub struct Cursor {
     started: bool,
 }
 
+/// One ring as the consumer reaches it: the words and bytes of a mapped set, or of the loom model.
+pub(crate) trait RingMemory {
+    fn geometry(&self) -> &Geometry;
+    fn line(&self) -> &ProducerLine;
+    fn descriptor(&self, subbuf: u64) -> &Descriptor;
+    fn consumer_line(&self) -> &ConsumerLine;
+    /// Address of the byte at `pos`.
+    fn byte(&self, pos: u64) -> *const u8;
+    /// Copies `bytes` bytes at `pos`, all in one sub-buffer, that a producer may be changing.
+    fn copy(&self, pos: u64, bytes: usize, out: &mut Vec<u8>);
+}
+
+/// A ring of a mapped set.
+struct Mapped<'a> {
+    set: &'a Set,
+    cpu: u32,
+}
+
+impl RingMemory for Mapped<'_> {
+    fn geometry(&self) -> &Geometry {
+        self.set.geometry()
+    }
+    fn line(&self) -> &ProducerLine {
+        self.set.line(self.cpu)
+    }
+    fn descriptor(&self, subbuf: u64) -> &Descriptor {
+        self.set.descriptor(self.cpu, subbuf)
+    }
+    fn consumer_line(&self) -> &ConsumerLine {
+        self.set.consumer_line(self.cpu)
+    }
+    fn byte(&self, pos: u64) -> *const u8 {
+        self.set.byte(self.cpu, pos)
+    }
+    fn copy(&self, pos: u64, bytes: usize, out: &mut Vec<u8>) {
+        out.resize(bytes, 0);
+        // SAFETY: the cursor bounded the range inside one sub-buffer of the mapped ring. A producer may
+        // write there meanwhile; the cursor finds that out before anyone looks at the copy.
+        unsafe { core::ptr::copy_nonoverlapping(self.byte(pos), out.as_mut_ptr(), bytes) };
+    }
+}
+
 /// What lies between the cursor and a point up to which everything is published.
 struct Span {
     end_pos: u64,
@@ -133,7 +176,11 @@ impl Cursor {
     /// `last_written` is the sequence number of the last whole packet in the stream's files: if the
     /// packet that was under way got there, it counts as done.
     pub fn resume(set: &Set, cpu: u32, last_written: Option<u64>) -> Cursor {
-        let line = set.consumer_line(cpu);
+        Cursor::resume_in(&Mapped { set, cpu }, cpu, last_written)
+    }
+
+    pub(crate) fn resume_in(ring: &impl RingMemory, cpu: u32, last_written: Option<u64>) -> Cursor {
+        let line = ring.consumer_line();
         let sequence = line.sequence.load(Ordering::Relaxed);
         let mut cursor = Cursor {
             cpu,
@@ -150,7 +197,7 @@ impl Cursor {
             cursor.previous_end = line.intent_end.load(Ordering::Relaxed);
             cursor.lost = line.intent_lost.load(Ordering::Relaxed);
             cursor.started = true;
-            cursor.save(set);
+            cursor.save(ring);
         }
         cursor
     }
@@ -179,45 +226,42 @@ impl Cursor {
         now_ns: u64,
         scratch: &mut Vec<u8>,
     ) -> Result<Option<Packet>, Violation> {
-        let g = *set.geometry();
+        self.next_in(&Mapped { set, cpu: self.cpu }, cut, now_ns, scratch)
+    }
+
+    pub(crate) fn next_in(
+        &mut self,
+        ring: &impl RingMemory,
+        cut: Cut,
+        now_ns: u64,
+        scratch: &mut Vec<u8>,
+    ) -> Result<Option<Packet>, Violation> {
+        let g = *ring.geometry();
         let mut copies = 0;
         loop {
-            let line = set.line(self.cpu);
-            let head = line.head.load(Ordering::Acquire); // pairs with the producers' Release of head
-            if head > POSITION_MAX {
-                return Err(Violation::Head { head, pos: self.pos });
-            }
             if g.overwrite {
-                self.skip_overwritten(set)?;
+                self.skip_overwritten(ring)?;
             }
-            let ahead = head.wrapping_sub(self.pos);
-            let bound =
-                if g.overwrite { i64::MAX as u64 } else { u64::from(g.subbuf_count) << g.subbuf_shift };
-            if ahead > bound {
-                // An overwriting producer may have passed between the two reads: look again.
-                if g.overwrite && copies < COPY_RETRIES {
-                    copies += 1;
-                    continue;
-                }
+            let head = ring.line().head.load(Ordering::Acquire); // pairs with the producers' Release of head
+            // A flight recorder's head may be laps ahead; `intact` then refuses the copy.
+            let bound = if g.overwrite { POSITION_MAX } else { u64::from(g.subbuf_count) << g.subbuf_shift };
+            if head > POSITION_MAX || head.wrapping_sub(self.pos) > bound {
                 return Err(Violation::Head { head, pos: self.pos });
             }
-            let Some(span) = self.span(set, head, cut)? else { return Ok(None) };
+            let Some(span) = self.span(ring, head, cut)? else { return Ok(None) };
             let subbuf = self.pos >> g.subbuf_shift;
             let inside = self.pos & (g.subbuf_bytes() - 1);
-            let descriptor = set.descriptor(self.cpu, subbuf);
+            let descriptor = ring.descriptor(subbuf);
             let (number, opened_ts, cpu) = (
                 descriptor.number.load(Ordering::Relaxed),
                 descriptor.begin_ts.load(Ordering::Relaxed),
                 descriptor.cpu.load(Ordering::Relaxed),
             );
             let body_bytes = (span.end_pos - self.pos) as usize;
-            let mut body = set.byte(self.cpu, self.pos);
+            let mut body = ring.byte(self.pos);
             if g.overwrite {
-                scratch.resize(body_bytes, 0);
-                // SAFETY: `span` bounded the range inside one sub-buffer; a producer may be writing there,
-                // which `intact` finds out before anyone looks at the copy.
-                unsafe { core::ptr::copy_nonoverlapping(body, scratch.as_mut_ptr(), body_bytes) };
-                if !self.intact(set) {
+                ring.copy(self.pos, body_bytes, scratch);
+                if !self.intact(ring) {
                     copies += 1;
                     if copies > COPY_RETRIES {
                         return Ok(None);
@@ -226,7 +270,7 @@ impl Cursor {
                 }
                 body = scratch.as_ptr();
             }
-            let nothing_opened = head == 0;
+            let nothing_opened = span.end_pos == 0;
             if number != subbuf && !nothing_opened {
                 return Err(Violation::Number { found: number, expected: subbuf });
             }
@@ -235,7 +279,7 @@ impl Cursor {
                     return Ok(None);
                 }
                 // The rest of a sub-buffer that was cut at its end: nothing to write, but to give back.
-                self.advance(set, subbuf + 1);
+                self.advance(ring, subbuf + 1);
                 continue;
             }
             // Without a sub-buffer there are only losses: their packet lies at the time of writing.
@@ -260,7 +304,7 @@ impl Cursor {
                 next_pos: if span.closing { (subbuf + 1) << g.subbuf_shift } else { span.end_pos },
                 release: span.closing,
             };
-            self.announce(set, &packet);
+            self.announce(ring, &packet);
             return Ok(Some(packet));
         }
     }
@@ -268,18 +312,22 @@ impl Cursor {
     /// The packet was written: gives its memory back. True if producers may be waiting for it: wake
     /// them at [`Set::wait_word`].
     pub fn done(&mut self, set: &Set, packet: &Packet) -> bool {
+        self.done_in(&Mapped { set, cpu: self.cpu }, packet)
+    }
+
+    pub(crate) fn done_in(&mut self, ring: &impl RingMemory, packet: &Packet) -> bool {
         self.pos = packet.next_pos;
         self.sequence = packet.sequence + 1;
         self.previous_end = packet.end_ts;
         self.lost = packet.discarded;
         self.started = true;
-        self.save(set);
+        self.save(ring);
         if packet.release {
-            let subbuf = packet.next_pos >> set.geometry().subbuf_shift;
+            let subbuf = packet.next_pos >> ring.geometry().subbuf_shift;
             // Pairs with the producers' Acquire: our reads of the sub-buffer are over.
-            set.consumer_line(self.cpu).released.store(subbuf, Ordering::Release);
+            ring.consumer_line().released.store(subbuf, Ordering::Release);
         }
-        packet.release && !set.geometry().overwrite
+        packet.release && !ring.geometry().overwrite
     }
 
     /// The packet could not be written and never will be (disk full): its records count as lost
@@ -292,21 +340,21 @@ impl Cursor {
         self.lost = lost;
         self.previous_end = end;
         self.started = started;
-        self.save(set);
+        self.save(&Mapped { set, cpu: self.cpu });
         wake
     }
 
     /// From the cursor to the end of a closed sub-buffer, or to the cut point of the open one.
-    fn span(&self, set: &Set, head: u64, cut: Cut) -> Result<Option<Span>, Violation> {
-        let g = set.geometry();
+    fn span(&self, ring: &impl RingMemory, head: u64, cut: Cut) -> Result<Option<Span>, Violation> {
+        let g = ring.geometry();
         let subbuf = self.pos >> g.subbuf_shift;
         if head >> g.subbuf_shift > subbuf {
-            let end = set.descriptor(self.cpu, subbuf).end.load(Ordering::Relaxed);
-            let next = set.descriptor(self.cpu, subbuf + 1);
+            let end = ring.descriptor(subbuf).end.load(Ordering::Relaxed);
+            let next = ring.descriptor(subbuf + 1);
             let end_pos = (subbuf << g.subbuf_shift).wrapping_add(end);
             if end > g.subbuf_bytes() || end_pos < self.pos {
                 // In overwrite mode `end` may be of a later lap already; `intact` would say so.
-                if g.overwrite && !self.intact(set) {
+                if g.overwrite && !self.intact(ring) {
                     return Ok(None);
                 }
                 return Err(Violation::End { subbuf, end });
@@ -321,8 +369,8 @@ impl Cursor {
         if cut == Cut::Never {
             return Ok(None);
         }
-        let discarded = self.lost_now(set);
-        Ok(self.cut_point(set, head).map(|(end_pos, end_ts)| Span {
+        let discarded = self.lost_now(ring);
+        Ok(self.cut_point(ring, head).map(|(end_pos, end_ts)| Span {
             end_pos,
             end_ts,
             discarded,
@@ -331,15 +379,15 @@ impl Cursor {
     }
 
     /// A head with the time of its last record, if it stands still long enough, in the cursor's sub-buffer.
-    fn cut_point(&self, set: &Set, head: u64) -> Option<(u64, u64)> {
-        let (line, mut head) = (set.line(self.cpu), head);
+    fn cut_point(&self, ring: &impl RingMemory, head: u64) -> Option<(u64, u64)> {
+        let (line, mut head) = (ring.line(), head);
         for _ in 0..CUT_RETRIES {
             let last_ts = line.last_ts.load(Ordering::Acquire); // pairs with the producers' Release
             let again = line.head.load(Ordering::Acquire);
             if again == head {
                 return Some((head, last_ts));
             }
-            if again >> set.geometry().subbuf_shift != self.pos >> set.geometry().subbuf_shift {
+            if again >> ring.geometry().subbuf_shift != self.pos >> ring.geometry().subbuf_shift {
                 return None;
             }
             head = again;
@@ -348,10 +396,10 @@ impl Cursor {
     }
 
     /// Overwrite mode: moves on to the oldest sub-buffer that no producer can be changing.
-    fn skip_overwritten(&mut self, set: &Set) -> Result<(), Violation> {
-        let g = set.geometry();
-        let opening = set.line(self.cpu).opening.load(Ordering::Acquire); // pairs with the producers' Release
-        let head = set.line(self.cpu).head.load(Ordering::Acquire);
+    fn skip_overwritten(&mut self, ring: &impl RingMemory) -> Result<(), Violation> {
+        let g = ring.geometry();
+        let opening = ring.line().opening.load(Ordering::Acquire); // pairs with the producers' Release
+        let head = ring.line().head.load(Ordering::Acquire);
         // Producers announce the sub-buffer behind the head's at most.
         if head > POSITION_MAX || opening > (head >> g.subbuf_shift) + 1 {
             return Err(Violation::Opening { opening, head });
@@ -363,41 +411,40 @@ impl Cursor {
             let missed = oldest - subbuf;
             self.overwritten += missed;
             self.sequence += missed;
-            self.advance(set, oldest);
+            self.advance(ring, oldest);
         }
         Ok(())
     }
 
     /// Overwrite mode: true if what was just read of the cursor's sub-buffer (and of the next one's
     /// descriptor) was not being overwritten.
-    fn intact(&self, set: &Set) -> bool {
+    fn intact(&self, ring: &impl RingMemory) -> bool {
         fence(Ordering::SeqCst);
-        let g = set.geometry();
-        let opening = set.line(self.cpu).opening.load(Ordering::Acquire); // pairs with the producers' Release
+        let g = ring.geometry();
+        let opening = ring.line().opening.load(Ordering::Acquire); // pairs with the producers' Release
         (self.pos >> g.subbuf_shift) + u64::from(g.subbuf_count) > opening
     }
 
-    fn lost_now(&self, set: &Set) -> u64 {
-        debug_assert_eq!(LOST_REASONS.len(), 8);
-        set.lost(self.cpu).iter().copied().fold(0, u64::wrapping_add)
+    fn lost_now(&self, ring: &impl RingMemory) -> u64 {
+        ring.line().lost.iter().map(|l| l.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }
 
-    fn advance(&mut self, set: &Set, subbuf: u64) {
-        self.pos = subbuf << set.geometry().subbuf_shift;
-        self.save(set);
-        set.consumer_line(self.cpu).released.store(subbuf, Ordering::Release); // as in `done`
+    fn advance(&mut self, ring: &impl RingMemory, subbuf: u64) {
+        self.pos = subbuf << ring.geometry().subbuf_shift;
+        self.save(ring);
+        ring.consumer_line().released.store(subbuf, Ordering::Release); // as in `done`
     }
 
-    fn announce(&self, set: &Set, packet: &Packet) {
-        let line = set.consumer_line(self.cpu);
+    fn announce(&self, ring: &impl RingMemory, packet: &Packet) {
+        let line = ring.consumer_line();
         line.intent_pos.store(packet.next_pos, Ordering::Relaxed);
         line.intent_end.store(packet.end_ts, Ordering::Relaxed);
         line.intent_lost.store(packet.discarded, Ordering::Relaxed);
         line.sequence.store(packet.sequence, Ordering::Release);
     }
 
-    fn save(&self, set: &Set) {
-        let line = set.consumer_line(self.cpu);
+    fn save(&self, ring: &impl RingMemory) {
+        let line = ring.consumer_line();
         line.pos.store(self.pos, Ordering::Relaxed);
         line.previous_end.store(self.previous_end, Ordering::Relaxed);
         line.lost.store(self.lost, Ordering::Relaxed);

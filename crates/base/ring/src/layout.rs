@@ -130,7 +130,7 @@ pub struct ProducerLine {
     pub opening: AtomicU64,
     /// Not 0: nobody publishes here any more (stored by the consumer).
     pub closed: AtomicU64,
-    _reserved: [u64; 4],
+    pub(crate) _reserved: [u64; 4],
     /// Records lost, by [`LostReason`].
     pub lost: [AtomicU64; 8],
 }
@@ -148,7 +148,7 @@ pub struct Descriptor {
     pub end: AtomicU64,
     /// CPU of the opener (kind locked alone).
     pub cpu: AtomicU64,
-    _reserved: [u64; 3],
+    pub(crate) _reserved: [u64; 3],
 }
 
 /// What the consumer writes; producers see it read-only.

@@ -26,6 +26,8 @@ pub mod clock;
 pub mod consumer;
 pub mod geometry;
 pub mod layout;
+#[cfg(all(loom, test))]
+mod model_check;
 mod primitive;
 pub mod producer;
 pub mod set;

@@ -15,7 +15,7 @@ mod rseq;
 pub(crate) mod steps;
 
 use crate::clock::ClockPage;
-use crate::geometry::{Geometry, HeaderForm, Kind};
+use crate::geometry::{Geometry, HeaderForm};
 use crate::layout::{ConsumerLine, Descriptor, LINE_BYTES, LostReason, PAGE_BYTES, ProducerLine, SetHeader};
 use crate::primitive::{AtomicU32, Ordering};
 use crate::set::{MapError, read_geometry};
@@ -169,7 +169,7 @@ impl Producer {
     #[inline(always)]
     pub unsafe fn emit(&self, thread: NonZeroUsize, id: u32, staged: *mut u8, len: usize) -> Emit {
         #[cfg(all(target_arch = "x86_64", not(loom)))]
-        if self.geometry.kind as u32 == Kind::Rseq as u32 {
+        if self.geometry.kind as u32 == crate::geometry::Kind::Rseq as u32 {
             // SAFETY: passed on from the caller.
             return unsafe { self.emit_rseq(id, staged, len) };
         }

@@ -1,0 +1,226 @@
+//! The loom model: all interleavings of a producer that may be interrupted before any store, and
+//! the consumer that cuts, on rings of a few bytes. Run with `RUSTFLAGS="--cfg loom"`.
+//!
+//! An rseq section is `steps::attempt` by one of the threads of a CPU, of which the kernel lets one
+//! at a time get to its last store and restarts the others. The model gives one loom thread all the
+//! attempts of a CPU; another thread, the interrupter, decides before which store an attempt ends.
+//! What follows is a new attempt with the same record or, as if the interrupted thread had been
+//! killed, with the next one.
+
+use crate::consumer::{Cursor, Cut, RingMemory};
+use crate::geometry::{Geometry, HeaderForm, Kind};
+use crate::layout::{ConsumerLine, Descriptor, ProducerLine};
+use crate::producer::steps::{Attempt, Data, View, attempt};
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use loom::thread;
+use std::vec::Vec;
+
+/// Sub-buffers of 32 bytes, records of a 6-byte header and this payload: two fit, the third opens.
+const PAYLOAD: [u8; 4] = [0; 4];
+const RECORD_BYTES: u64 = 10;
+
+/// A ring of loom's atomics. A record's bytes are one cell, at its position in the ring.
+struct Ring {
+    geometry: Geometry,
+    line: ProducerLine,
+    descriptors: Vec<Descriptor>,
+    consumer: ConsumerLine,
+    active: AtomicU8,
+    cells: Vec<AtomicU64>,
+}
+
+fn atomics<const N: usize>() -> [AtomicU64; N] {
+    std::array::from_fn(|_| AtomicU64::new(0))
+}
+
+impl Ring {
+    fn new(subbuf_count: u32, overwrite: bool) -> Ring {
+        let geometry = Geometry {
+            kind: Kind::Rseq,
+            cpus: 1,
+            subbuf_shift: 5,
+            subbuf_count,
+            overwrite,
+            ordered: false,
+            header: HeaderForm::Large,
+        };
+        let [head, last_ts, opening, closed] = atomics();
+        let [released, pos, sequence, previous_end, lost, intent_pos, intent_end, intent_lost] = atomics();
+        let cells = (0..(subbuf_count as usize) << 5).map(|_| AtomicU64::new(0)).collect();
+        Ring {
+            geometry,
+            line: ProducerLine { head, last_ts, opening, closed, _reserved: [0; 4], lost: atomics() },
+            descriptors: (0..subbuf_count)
+                .map(|_| {
+                    let [number, begin_ts, lost_at_open, end, cpu] = atomics();
+                    Descriptor { number, begin_ts, lost_at_open, end, cpu, _reserved: [0; 3] }
+                })
+                .collect(),
+            consumer: ConsumerLine {
+                released,
+                pos,
+                sequence,
+                previous_end,
+                lost,
+                intent_pos,
+                intent_end,
+                intent_lost,
+            },
+            active: AtomicU8::new(0),
+            cells,
+        }
+    }
+
+    /// Cell index of a position or a byte offset (which counts the slack behind sub-buffers).
+    fn cell(&self, pos: u64) -> &AtomicU64 {
+        &self.cells[(pos as usize) & (self.cells.len() - 1)]
+    }
+
+    fn view(&self) -> View<'_, Cells<'_>> {
+        View {
+            geometry: &self.geometry,
+            line: &self.line,
+            descriptors: &self.descriptors,
+            consumer: &self.consumer,
+            active: &self.active,
+            data: Cells(self),
+        }
+    }
+}
+
+struct Cells<'a>(&'a Ring);
+
+impl Data for Cells<'_> {
+    fn write(&self, offset: usize, _: HeaderForm, _: bool, id: u32, _: u64, _: &[u8]) {
+        let stride = (1 << 5) + crate::layout::SLACK_BYTES as usize;
+        let pos = (offset / stride) * (1 << 5) + offset % stride;
+        self.0.cell(pos as u64).store(id.into(), Ordering::Relaxed);
+    }
+}
+
+impl RingMemory for Ring {
+    fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+    fn line(&self) -> &ProducerLine {
+        &self.line
+    }
+    fn descriptor(&self, subbuf: u64) -> &Descriptor {
+        &self.descriptors[subbuf as usize & (self.descriptors.len() - 1)]
+    }
+    fn consumer_line(&self) -> &ConsumerLine {
+        &self.consumer
+    }
+    fn byte(&self, pos: u64) -> *const u8 {
+        std::ptr::without_provenance(pos as usize)
+    }
+    fn copy(&self, pos: u64, bytes: usize, out: &mut Vec<u8>) {
+        out.clear();
+        for at in (pos..pos + bytes as u64).step_by(RECORD_BYTES as usize) {
+            out.push(self.cell(at).load(Ordering::Relaxed) as u8);
+        }
+    }
+}
+
+/// What happened to the records, by number.
+#[derive(Default)]
+struct Outcome {
+    published: Vec<u64>,
+    lost: Vec<u64>,
+}
+
+/// Tries to publish the records 1 to `records`. An interrupted record is tried again, or, if it is
+/// one of `killed`, given up.
+fn produce(ring: &Ring, interrupts: &AtomicU32, records: u64, killed: Option<u64>) -> Outcome {
+    let mut outcome = Outcome::default();
+    for number in 1..=records {
+        loop {
+            let interrupted = || interrupts.swap(0, Ordering::Relaxed) != 0;
+            match attempt(&ring.view(), 10 * number, 0, number as u32, &PAYLOAD, interrupted) {
+                Attempt::Published | Attempt::Opened => outcome.published.push(number),
+                Attempt::Full => {
+                    ring.line.lost[0].fetch_add(1, Ordering::Relaxed);
+                    outcome.lost.push(number);
+                }
+                Attempt::Interrupted if killed == Some(number) => {}
+                Attempt::Interrupted => continue,
+                Attempt::Closed => unreachable!(),
+            }
+            break;
+        }
+    }
+    outcome
+}
+
+/// Takes what there is. Returns the record numbers and the last loss count.
+fn consume(ring: &Ring, cursor: &mut Cursor, seen: &mut Vec<u64>, discarded: &mut u64) {
+    let mut scratch = Vec::new();
+    let mut previous_end = 0;
+    while let Some(packet) = cursor.next_in(ring, Cut::Open, 1000, &mut scratch).unwrap() {
+        assert!(packet.begin_ts <= packet.end_ts && packet.begin_ts >= previous_end);
+        previous_end = packet.end_ts;
+        if ring.geometry.overwrite {
+            // `intact` vouches for the copy: consecutive numbers of one sub-buffer.
+            assert!(scratch.windows(2).all(|w| w[1] == w[0] + 1), "torn copy {scratch:?}");
+            seen.extend(scratch.iter().map(|n| u64::from(*n)));
+        } else {
+            let start = packet.body.addr() as u64;
+            for at in (start..start + packet.body_bytes as u64).step_by(RECORD_BYTES as usize) {
+                seen.push(ring.cell(at).load(Ordering::Relaxed));
+            }
+        }
+        *discarded = packet.discarded;
+        cursor.done_in(ring, &packet);
+    }
+}
+
+/// `preemptions` bounds the switches away from a thread that could go on; most races need one or two.
+fn explore(overwrite: bool, records: u64, killed: Option<u64>, preemptions: usize) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.check(move || {
+        let ring = Arc::new(Ring::new(2, overwrite));
+        let interrupts = Arc::new(AtomicU32::new(0));
+        let producer = {
+            let (ring, interrupts) = (ring.clone(), interrupts.clone());
+            thread::spawn(move || produce(&ring, &interrupts, records, killed))
+        };
+        // Fewer threads where the laps alone make states enough.
+        let interrupter = (!overwrite).then(|| thread::spawn(move || interrupts.store(1, Ordering::Relaxed)));
+        let mut cursor = Cursor::resume_in(&*ring, 0, None);
+        let (mut seen, mut discarded) = (Vec::new(), 0);
+        consume(&ring, &mut cursor, &mut seen, &mut discarded);
+        interrupter.into_iter().for_each(|i| i.join().unwrap());
+        let outcome = producer.join().unwrap();
+        consume(&ring, &mut cursor, &mut seen, &mut discarded);
+        if overwrite {
+            assert!(seen.is_sorted(), "{seen:?}");
+            assert!(seen.iter().all(|n| outcome.published.contains(n)));
+            assert_eq!(seen.last(), outcome.published.last());
+        } else {
+            assert_eq!(seen, outcome.published, "published once, read once, in order");
+            assert_eq!(discarded, outcome.lost.len() as u64, "lost records are counted once");
+        }
+    });
+}
+
+#[test]
+fn discard_mode_loses_nothing_that_was_published() {
+    explore(false, 3, None, 3);
+}
+
+#[test]
+fn discard_mode_counts_what_a_full_ring_refused() {
+    explore(false, 6, None, 2);
+}
+
+#[test]
+fn a_producer_killed_before_any_store_leaves_the_ring_whole() {
+    explore(false, 4, Some(3), 2);
+}
+
+#[test]
+fn overwrite_mode_never_gives_a_torn_copy() {
+    explore(true, 5, None, 2);
+}
