@@ -1,0 +1,432 @@
+//! The one thread of ours: it talks with the daemons and changes what the program records.
+//!
+//! It is made at the first registration, late and small, with all signals blocked. It sleeps in
+//! `poll` on the sockets, on the watch for daemons that come later, and on an eventfd by which
+//! program threads wake it. Program threads wait for it in constructors, at most as long as
+//! `LTTNG_UST_REGISTER_TIMEOUT` allows, and not at all when there is no daemon.
+
+use crate::connection::{Connection, End, OwnFd, connect};
+use crate::registry::{self, Registry};
+use crate::settings::{self, SocketPath, say};
+use crate::watch::Watch;
+use crate::{lock, rcu, start, sys};
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+/// Stack of the thread.
+const STACK_BYTES: usize = 128 * 1024;
+/// How long one try of a grace period may hold the listener up, ns.
+const GRACE_SLICE_NS: u64 = 20_000_000;
+/// Pause between such tries, ms.
+const GRACE_RETRY_MS: i32 = 10;
+/// When the kernel gives no inotify instance: period of looking for a daemon, ms.
+const BLIND_RETRY_MS: i32 = 5000;
+/// A socket whose daemon does not listen yet is tried again after 10, 20, 40 … ms.
+const BUSY_RETRIES_MAX: u32 = 8;
+/// A forked child that runs another program at once never gets to speak to the daemon, ns.
+const CHILD_PAUSE_NS: u64 = 5_000_000;
+
+/// Numbers of the descriptors that are ours: two sockets, the watch, the eventfd; −1 for none.
+static FDS: [AtomicI32; 4] = [const { AtomicI32::new(-1) }; 4];
+/// 1 once the thread was made (or could not be).
+static RUNNING: AtomicU32 = AtomicU32::new(0);
+/// Counts registrations.
+static REQUESTED: AtomicU32 = AtomicU32::new(0);
+/// The registration up to which everything is in place; a futex word.
+static DONE: AtomicU32 = AtomicU32::new(0);
+/// Daemons that are connected.
+static CONNECTED: AtomicU32 = AtomicU32::new(0);
+/// Not 0 after a wait that was in vain: the next ones do not wait.
+static IMPATIENT: AtomicU32 = AtomicU32::new(0);
+/// The kernel's number of the thread.
+static THREAD_ID: AtomicU32 = AtomicU32::new(0);
+
+/// What the thread works on.
+struct Work {
+    sockets: [Option<SocketPath>; 2],
+    connections: [Connection; 2],
+    watch: Watch,
+    wake: Option<OwnFd>,
+    /// Tries left for a socket that exists but refuses, and whether to look for it now.
+    busy: [u32; 2],
+    look: bool,
+    /// Registrations in front of this one are digested.
+    digested: u32,
+    /// In a forked child, before anything else.
+    pause_ns: u64,
+}
+
+struct Shared(UnsafeCell<Work>);
+// SAFETY: used by the thread that makes the listener, and then by the listener alone (`RUNNING`).
+unsafe impl Sync for Shared {}
+
+static WORK: Shared = Shared(UnsafeCell::new(Work {
+    sockets: [None, None],
+    connections: [Connection::new(&FDS[0]), Connection::new(&FDS[1])],
+    watch: Watch::new(&FDS[2]),
+    wake: None,
+    busy: [0; 2],
+    look: true,
+    digested: 0,
+    pause_ns: 0,
+}));
+
+/// Whether [`announce`] waits.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// Until the daemons that are there have said what to record.
+    Daemons,
+    /// Until the listener has done its own part.
+    Listener,
+}
+
+/// True if the descriptor is one of ours, which the program should leave alone.
+pub fn is_own_fd(fd: i32) -> bool {
+    fd >= 0 && FDS.iter().any(|own| own.load(Ordering::Acquire) == fd)
+}
+
+/// True in the listener's thread.
+pub fn is_current_thread() -> bool {
+    THREAD_ID.load(Ordering::Relaxed) == sys::thread_id()
+}
+
+/// Tells the listener that the registry changed, makes it when it is not there yet, and waits.
+pub fn announce(wait: Wait) {
+    start::init();
+    let request = REQUESTED.fetch_add(1, Ordering::SeqCst) + 1;
+    if RUNNING.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+        // SAFETY: the exchange made this thread the only one that uses the work until it is handed over.
+        unsafe {
+            (*WORK.0.get()).prepare();
+            launch();
+        }
+    } else {
+        wake();
+    }
+    let limit_ns = match wait {
+        Wait::No => return,
+        Wait::Daemons if CONNECTED.load(Ordering::SeqCst) == 0 => return,
+        _ if IMPATIENT.load(Ordering::Relaxed) != 0 || THREAD_ID.load(Ordering::SeqCst) == u32::MAX => return,
+        Wait::Daemons => settings::register_timeout_ns(),
+        Wait::Listener => 1_000_000_000,
+    };
+    let start_ns = crate::clock::monotonic_ns();
+    loop {
+        let done = DONE.load(Ordering::SeqCst);
+        if done.wrapping_sub(request) as i32 >= 0 || lock::is_dead() {
+            return;
+        }
+        let waited_ns = crate::clock::monotonic_ns().saturating_sub(start_ns);
+        if waited_ns >= limit_ns {
+            IMPATIENT.store(1, Ordering::Relaxed);
+            return;
+        }
+        sys::futex_wait(DONE.as_ptr(), done, (limit_ns - waited_ns).min(100_000_000));
+    }
+}
+
+fn wake() {
+    let fd = FDS[3].load(Ordering::Acquire);
+    if fd >= 0 {
+        sys::write(fd, &1u64.to_ne_bytes());
+    }
+}
+
+/// Makes the thread, with all signals blocked in it.
+///
+/// # Safety
+/// Nobody else uses the work from here on.
+unsafe fn launch() {
+    // SAFETY: the sets and attributes are initialised before use; the thread's function has its type.
+    let made = unsafe {
+        let (mut all, mut before): (libc::sigset_t, libc::sigset_t) = core::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+        let mut attributes: libc::pthread_attr_t = core::mem::zeroed();
+        libc::pthread_attr_init(&mut attributes);
+        libc::pthread_attr_setstacksize(&mut attributes, STACK_BYTES);
+        libc::pthread_attr_setdetachstate(&mut attributes, libc::PTHREAD_CREATE_DETACHED);
+        let mut thread: libc::pthread_t = 0;
+        let made = libc::pthread_create(&mut thread, &attributes, main, core::ptr::null_mut());
+        libc::pthread_attr_destroy(&mut attributes);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &before, core::ptr::null_mut());
+        made == 0
+    };
+    if !made {
+        // Nothing will be recorded; nobody waits.
+        THREAD_ID.store(u32::MAX, Ordering::SeqCst);
+    }
+}
+
+extern "C" fn main(_: *mut libc::c_void) -> *mut libc::c_void {
+    THREAD_ID.store(sys::thread_id(), Ordering::SeqCst);
+    // SAFETY: a name ended by NUL; the work was handed over to this thread.
+    unsafe {
+        let name = c"sillage".as_ptr() as usize;
+        sys::syscall(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name, 0, 0, 0, 0]);
+        (*WORK.0.get()).run();
+    }
+    core::ptr::null_mut()
+}
+
+/// In the handler of a forked child: the parent's listener and its connections are not here.
+pub(crate) fn forget_in_child() {
+    for fd in &FDS {
+        let fd = fd.swap(-1, Ordering::Relaxed);
+        if fd >= 0 {
+            // The child's copy alone. Had the program closed it, the number would be gone from `FDS`
+            // only later: compare.
+            // SAFETY: this thread is the only one.
+            if unsafe { (*WORK.0.get()).knows(fd) } {
+                sys::close(fd);
+            }
+        }
+    }
+    // SAFETY: as above.
+    unsafe {
+        let work = &mut *WORK.0.get();
+        work.connections.iter_mut().for_each(Connection::abandon);
+        work.watch.abandon();
+        core::mem::forget(work.wake.take());
+        work.busy = [0; 2];
+        work.look = true;
+    }
+    THREAD_ID.store(0, Ordering::Relaxed);
+    CONNECTED.store(0, Ordering::Relaxed);
+    IMPATIENT.store(0, Ordering::Relaxed);
+    RUNNING.store(0, Ordering::SeqCst);
+}
+
+/// In the handler of a forked child: registers it as a program of its own.
+pub(crate) fn start_in_child() {
+    if RUNNING.compare_exchange(0, 1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+        // SAFETY: as in `announce`.
+        unsafe {
+            let work = &mut *WORK.0.get();
+            work.pause_ns = CHILD_PAUSE_NS;
+            work.make_wake();
+            launch();
+        }
+    }
+}
+
+impl Work {
+    /// In the thread that makes the listener: connects, so that a program without daemon does not wait.
+    fn prepare(&mut self) {
+        self.sockets = settings::sockets();
+        self.make_wake();
+        self.connect_all();
+        // A daemon that came since is found by the listener's first look.
+        self.look = true;
+    }
+
+    fn make_wake(&mut self) {
+        let flags = (libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) as usize;
+        // SAFETY: no pointers.
+        let fd = unsafe { sys::syscall(libc::SYS_eventfd2, [0, flags, 0, 0, 0, 0]) as i32 };
+        self.wake = (fd >= 0).then(|| OwnFd::new(fd, &FDS[3]));
+    }
+
+    /// True if the number still stands for our descriptor.
+    fn knows(&self, fd: i32) -> bool {
+        let sockets = self.connections.iter().filter_map(|c| c.poll().and_then(|(fd, _)| fd));
+        let others = [self.watch.poll(), self.wake.as_ref().and_then(OwnFd::get)];
+        sockets.chain(others.into_iter().flatten()).any(|own| own == fd)
+    }
+
+    fn connect_all(&mut self) {
+        for i in 0..self.sockets.len() {
+            let Some(path) = self.sockets[i].filter(|_| !self.connections[i].is_connected()) else {
+                continue;
+            };
+            match connect(&path) {
+                Ok(fd) => {
+                    self.busy[i] = 0;
+                    self.connections[i].begin(fd);
+                    CONNECTED.fetch_add(1, Ordering::SeqCst);
+                }
+                // Its daemon has made the socket and does not listen yet, or it was killed.
+                Err(error) if -error == libc::ECONNREFUSED || -error == libc::EAGAIN => {
+                    self.busy[i] = (self.busy[i] + 1).min(BUSY_RETRIES_MAX + 1);
+                }
+                Err(_) => self.busy[i] = 0,
+            }
+        }
+    }
+
+    fn run(&mut self) {
+        sys::sleep_ns(self.pause_ns);
+        say(format_args!("listener started, producer {:?}", settings::producer_kind()));
+        loop {
+            let wait_ms = self.turn();
+            if lock::is_dead() {
+                return;
+            }
+            self.sleep(wait_ms);
+        }
+    }
+
+    /// Does everything that can be done now; returns how long to sleep, ms, −1 for ever.
+    fn turn(&mut self) -> i32 {
+        let mut wait_ms = self.find_daemons();
+        let requested = REQUESTED.load(Ordering::SeqCst);
+        {
+            let Some(mut registry) = registry::lock() else { return 0 };
+            let gone = registry.digest();
+            for connection in &mut self.connections {
+                connection.tell_gone(&gone);
+            }
+            for i in 0..self.connections.len() {
+                let result = self.connections[i].send(&registry);
+                self.check(i, result);
+            }
+        }
+        self.digested = requested;
+        if !self.collect() {
+            wait_ms = GRACE_RETRY_MS;
+        }
+        if self.connections.iter().all(Connection::is_settled) {
+            DONE.store(self.digested, Ordering::SeqCst);
+            IMPATIENT.store(0, Ordering::Relaxed);
+            sys::futex_wake(DONE.as_ptr());
+        }
+        wait_ms
+    }
+
+    /// Looks for daemons, and watches for those that are not there.
+    fn find_daemons(&mut self) -> i32 {
+        let mut wait_ms = -1;
+        if self.look {
+            self.look = false;
+            let missing = |work: &Work| {
+                let pairs = work.sockets.iter().zip(&work.connections);
+                pairs.filter(|(s, c)| s.is_some() && !c.is_connected()).count()
+            };
+            // Watch first: a socket that appears in between is found by the attempt or by the watch.
+            if missing(self) > 0 {
+                let sockets = self.sockets;
+                if !self.watch.start(sockets.iter().flatten()) {
+                    self.look = true;
+                    wait_ms = BLIND_RETRY_MS;
+                }
+                self.connect_all();
+            }
+            if missing(self) == 0 {
+                self.watch.stop();
+            }
+        }
+        for busy in self.busy {
+            if (1..=BUSY_RETRIES_MAX).contains(&busy) {
+                self.look = true;
+                let pause = 10 << (busy - 1);
+                wait_ms = if wait_ms < 0 { pause } else { wait_ms.min(pause) };
+            }
+        }
+        wait_ms
+    }
+
+    /// Frees garbage and answers syncs, after a grace period. False: it is not over yet.
+    fn collect(&mut self) -> bool {
+        let garbage = match registry::lock() {
+            Some(mut registry) => core::mem::take(&mut registry.garbage),
+            None => return true,
+        };
+        let awaited = self.connections.iter().any(Connection::awaits_grace);
+        if garbage.is_empty() && !awaited {
+            return true;
+        }
+        let syncs = [0, 1].map(|i: usize| self.connections[i].take_syncs());
+        if !rcu::wait_for_readers(GRACE_SLICE_NS) {
+            if let Some(mut registry) = registry::lock() {
+                registry.garbage.merge(garbage);
+            }
+            for (connection, syncs) in self.connections.iter_mut().zip(syncs) {
+                connection.give_back_syncs(syncs);
+            }
+            return false;
+        }
+        // SAFETY: the grace period began after the garbage was taken.
+        unsafe { garbage.free() };
+        for (i, syncs) in syncs.iter().enumerate() {
+            let result = self.connections[i].answer(syncs);
+            self.check(i, result);
+        }
+        true
+    }
+
+    /// Ends a connection that failed.
+    fn check(&mut self, i: usize, result: Result<(), End>) {
+        let Err(end) = result else { return };
+        say(format_args!("connection {i} ended: {end:?}"));
+        self.connections[i].end();
+        CONNECTED.fetch_sub(1, Ordering::SeqCst);
+        // A daemon that refused would do so again: wait for the next one.
+        self.look = true;
+        self.busy[i] = if end == End::Refused { BUSY_RETRIES_MAX + 1 } else { 0 };
+        if end == End::Refused {
+            self.look = false;
+            let sockets = self.sockets;
+            self.watch.start(sockets.iter().flatten());
+        }
+    }
+
+    /// Sleeps until something happens, and takes what happened.
+    fn sleep(&mut self, wait_ms: i32) {
+        let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 4];
+        for i in 0..2 {
+            match self.connections[i].poll() {
+                Some((Some(fd), writes)) => {
+                    polled[i].fd = fd;
+                    polled[i].events |= if writes { libc::POLLOUT } else { 0 };
+                }
+                Some((None, _)) => self.check(i, Err(End::Stolen)),
+                None => {}
+            }
+        }
+        polled[2].fd = self.watch.poll().unwrap_or(-1);
+        if self.wake.as_ref().and_then(OwnFd::get).is_none() {
+            self.make_wake();
+        }
+        polled[3].fd = self.wake.as_ref().and_then(OwnFd::get).unwrap_or(-1);
+        // Without eventfd, registrations are found by looking.
+        let wait_ms = if polled[3].fd < 0 && wait_ms < 0 { 100 } else { wait_ms };
+        let wait_ms = if self.needs_turn() { 0 } else { wait_ms };
+        // SAFETY: four entries of our own.
+        unsafe {
+            let at = polled.as_mut_ptr() as usize;
+            sys::syscall(libc::SYS_poll, [at, polled.len(), wait_ms as usize, 0, 0, 0]);
+        }
+        if polled[3].revents & libc::POLLIN != 0 && self.wake.as_ref().and_then(OwnFd::get).is_some() {
+            sys::read(polled[3].fd, &mut [0; 8]);
+        }
+        if polled[2].revents != 0 {
+            self.watch.drain();
+            self.busy = [0; 2];
+            self.look = true;
+        }
+        for (i, polled) in polled.iter().enumerate().take(2) {
+            if polled.revents != 0 {
+                self.receive(i);
+            }
+        }
+    }
+
+    /// True if something was left to do before sleeping.
+    fn needs_turn(&self) -> bool {
+        REQUESTED.load(Ordering::SeqCst) != self.digested
+    }
+
+    fn receive(&mut self, i: usize) {
+        let result = match registry::lock() {
+            Some(mut registry) => self.receive_into(i, &mut registry),
+            None => return,
+        };
+        self.check(i, result);
+    }
+
+    fn receive_into(&mut self, i: usize, registry: &mut Registry) -> Result<(), End> {
+        self.connections[i].receive(registry)
+    }
+}
