@@ -15,6 +15,7 @@ pub mod metadata;
 pub mod model;
 pub mod packet;
 mod tsdl;
+pub mod writer;
 
 pub use decode::{Field, FieldVisitor, Fields, Node, PacketDecoder, PacketInfo, Scalar, Scalars, Value};
 pub use error::{DecodeError, Fault, MetadataError, Warning};

@@ -5,7 +5,7 @@
 //! then checked); fields are decoded again only when somebody asks for them, which for that reason
 //! can not fail.
 
-mod bits;
+pub(crate) mod bits;
 mod header;
 mod packet;
 mod plan;
@@ -19,5 +19,5 @@ pub use plan::Node;
 pub use table::{Field, Fields, Value};
 pub use walk::{FieldVisitor, Scalar, Scalars};
 
-pub(crate) use header::{EventPlan, StreamPlan};
+pub(crate) use header::{EventPlan, FastHeader, StreamPlan};
 pub(crate) use plan::Plan;

@@ -298,7 +298,7 @@ impl PacketDecoder {
     }
 
     /// The plan and start of a scope of the current packet and record.
-    pub(super) fn scope<'a>(&self, class: &'a StreamClass, scope: Scope) -> Option<(&'a Plan, u64)> {
+    pub(crate) fn scope<'a>(&self, class: &'a StreamClass, scope: Scope) -> Option<(&'a Plan, u64)> {
         let event = || class.event_classes.get(self.class as usize);
         let (plan, start) = match scope {
             Scope::PacketHeader => return None,
@@ -326,6 +326,22 @@ impl PacketDecoder {
         // The same bytes were walked when the record was found, so this gets to the end.
         let all = matches!(scope, Scope::EventHeader);
         walk(plan, &plan.full, data, start, self.end, &self.slots, visitor, all).is_ok()
+    }
+}
+
+impl PacketDecoder {
+    /// Walks all fields of a scope, hidden ones too, from a place where it was decoded before.
+    pub(crate) fn visit_plan<V: FieldVisitor>(&self, plan: &Plan, data: &[u8], start: u64, visitor: &mut V) {
+        if !plan.nodes.is_empty() {
+            // The same bytes were walked when the packet or record was found.
+            let end = self.end.min((data.len() as u64).saturating_mul(8));
+            let _ = walk(plan, &plan.full, data, start, end, &self.slots, visitor, true);
+        }
+    }
+
+    /// Where the current record goes on after its header, in bits.
+    pub(crate) fn body_at_bits(&self) -> u64 {
+        self.starts[1]
     }
 }
 

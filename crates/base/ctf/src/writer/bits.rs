@@ -36,7 +36,7 @@ impl BitBuffer {
     pub fn put(&mut self, value: u64, size: u32, big: bool) {
         let at = self.at;
         self.at += u64::from(size);
-        if at % 8 == 0 && size % 8 == 0 && self.bytes.len() as u64 * 8 == at {
+        if at.is_multiple_of(8) && size.is_multiple_of(8) && self.bytes.len() as u64 * 8 == at {
             let count = (size / 8) as usize;
             if big {
                 self.bytes.extend_from_slice(&value.to_be_bytes()[8 - count..]);

@@ -140,7 +140,9 @@ impl<'a> Encoder<'a> {
         }
         self.keep(&slot, value);
         match slot.form {
-            Form::Fixed { size, big, reversed } => self.out.put(oriented(value, size, reversed), size, big),
+            Form::Fixed { size, big, reversed } | Form::Bool { size, big, reversed } => {
+                self.out.put(oriented(value, size, reversed), size, big);
+            }
             Form::Leb => self.leb(value, signed, leb_bits),
             _ => {}
         }

@@ -9,7 +9,6 @@ use std::fmt::Write as _;
 use super::layout::Layout;
 use super::tsdl::has_role;
 use super::{EventLayout, StreamLayout, TraceLayout};
-use crate::decode::Plan;
 use crate::model::{
     Attributes, BitLayout, ByteOrder, ClockClass, ClockOrigin, CtfVersion, Datum, DisplayBase, EnvValue,
     EventClass, FieldClass, FieldKind, FieldPath, FieldRef, IntRange, IntegerClass, IntegerLayout, Length,
@@ -319,10 +318,9 @@ fn write_event(out: &mut Object<'_>, class: &TraceClass, stream: &StreamClass, e
         out.attributes(&event.attributes);
     }
     let writer = FieldWriter { class, stream: Some(stream), event: Some(event) };
-    for (key, class) in [
-        ("specific-context-field-class", &event.specific_context),
-        ("payload-field-class", &event.payload),
-    ] {
+    for (key, class) in
+        [("specific-context-field-class", &event.specific_context), ("payload-field-class", &event.payload)]
+    {
         if let Some(class) = class {
             writer.field(out.key(key), class);
         }
@@ -494,7 +492,7 @@ impl FieldWriter<'_> {
         let names = self.names_along(path);
         out.object(key, |out| {
             out.text("origin", origin);
-            out.list("path", names, |out, name| string(out, name));
+            out.list("path", names, string);
         });
     }
 

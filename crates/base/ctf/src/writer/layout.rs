@@ -11,8 +11,10 @@ use crate::model::{
 /// How a field is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// The bits of an integer, boolean or bit array.
+    /// The bits of an integer or bit array.
     Fixed { size: u32, big: bool, reversed: bool },
+    /// The bits of a boolean, of which any may be set when it is true.
+    Bool { size: u32, big: bool, reversed: bool },
     /// A real number of 16, 32, 64 or 128 bits.
     Real { size: u32, big: bool, reversed: bool },
     /// LEB128; signed or not as the value is.
@@ -89,7 +91,11 @@ fn bits(layout: &BitLayout) -> Form {
 pub(crate) fn same(class: &FieldClass) -> Slot {
     let form = match &class.kind {
         FieldKind::BitArray(c) => bits(&c.layout),
-        FieldKind::Bool(layout) => bits(layout),
+        FieldKind::Bool(layout) => Form::Bool {
+            size: layout.size_bits,
+            big: layout.byte_order == ByteOrder::Big,
+            reversed: layout.reversed,
+        },
         FieldKind::Integer(c) => match &c.layout {
             IntegerLayout::Fixed(layout) => bits(layout),
             IntegerLayout::Leb128 => Form::Leb,

@@ -136,7 +136,14 @@ impl<'a> ScopeWriter<'a> {
         let align = u64::from(class.alignment_bits);
         match &class.kind {
             FieldKind::BitArray(c) => self.bits(id, &c.layout, align, DisplayBase::Hexadecimal),
-            FieldKind::Bool(layout) => self.bits(id, layout, align, DisplayBase::Decimal),
+            FieldKind::Bool(layout) => {
+                let declared = self.bits(id, layout, align, DisplayBase::Decimal);
+                // An integer shows every bit, so those of a boolean are written as 0 or 1.
+                if let Form::Bool { size, big, reversed } = self.slots[id].form {
+                    self.slots[id].form = Form::Fixed { size, big, reversed };
+                }
+                declared
+            }
             FieldKind::Integer(c) => self.integer(id, c, align),
             FieldKind::Float(c) => self.real(id, &c.layout, align),
             FieldKind::String(c) => match &c.extent {

@@ -1,0 +1,385 @@
+//! One packet at a time, out of the events of one stream.
+//!
+//! Records are copied when they lie in the target as in the source, else encoded again. A
+//! timestamp of few bits only says how far the clock went since the record before; when records in
+//! between were left out it may say too little, and then LTTng's headers are written in their
+//! extended form, and any other header asks for a new packet. The bytes of a long packet can be
+//! taken while it grows; its head is given again at the end, when its values are known.
+
+use super::bits::BitBuffer;
+use super::encode::{Encoder, Place, Replace};
+use super::layout::{Form, Layout};
+use super::{StreamLayout, TraceWriter};
+use crate::decode::{FastHeader, Plan};
+use crate::message::{Event, Packet};
+use crate::model::{ByteOrder, Role, Scope, StreamClass};
+
+/// What a packet's context says; `None` keeps what the source says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PacketValues {
+    /// Clock at the beginning, in cycles.
+    pub begin: Option<u64>,
+    /// Clock at the end, in cycles.
+    pub end: Option<u64>,
+    /// Cumulative count of discarded events.
+    pub events_discarded: Option<u64>,
+    /// Sequence number.
+    pub sequence: Option<u64>,
+}
+
+impl PacketValues {
+    fn roles(&self) -> [(Role, Option<u64>); 4] {
+        [
+            (Role::Timestamp, self.begin),
+            (Role::EndTimestamp, self.end),
+            (Role::EventsDiscarded, self.events_discarded),
+            (Role::PacketSequence, self.sequence),
+        ]
+    }
+
+    fn replace(&self) -> Replace {
+        let mut replace = Replace::default();
+        for (role, value) in self.roles() {
+            if let Some(value) = value {
+                replace.set(role, value);
+            }
+        }
+        replace
+    }
+}
+
+/// A finished packet: what was not taken yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Finished<'a> {
+    /// The head of the packet, to be written again over what was taken; `None` when nothing was.
+    pub head: Option<&'a [u8]>,
+    /// The bytes that follow those that were taken.
+    pub rest: &'a [u8],
+    /// Size of the content in bits.
+    pub content_size_bits: u64,
+    /// Size of the packet in bits.
+    pub packet_size_bits: u64,
+}
+
+/// Builds the packets of one stream.
+#[derive(Debug, Default)]
+pub struct PacketWriter {
+    out: BitBuffer,
+    /// Bytes of the packet that were taken.
+    taken_bytes: u64,
+    head: Vec<u8>,
+    head_size_bits: u64,
+    places: Vec<Place>,
+    saved: Vec<u64>,
+    /// The stream's clock where the target is, in cycles.
+    clock: u64,
+    /// Where the next record starts in the source, if nothing is left out before it and target and
+    /// source agree up to there.
+    source_next: Option<u64>,
+    /// Fewest bits of a timestamp in the headers of the source.
+    time_bits: u32,
+    open: bool,
+}
+
+impl PacketWriter {
+    /// A writer that has no packet open.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a packet is open.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Opens a packet like `packet`, with other values.
+    pub fn begin(&mut self, trace: &TraceWriter, packet: &Packet<'_>, values: PacketValues) {
+        let class = &packet.stream.class;
+        let Some(layout) = trace.layout.streams.get(class.index) else {
+            return;
+        };
+        self.encode_head(trace, layout, packet, values);
+        let same = trace.layout.header.same && layout.context.same;
+        let aligned = self.head_size_bits == packet.info.header_size_bits;
+        self.source_next = (same && aligned).then_some(packet.info.header_size_bits);
+        self.clock = values.begin.or(packet.info.begin).unwrap_or(0);
+        if self.clock != packet.info.begin.unwrap_or(0) {
+            self.source_next = None;
+        }
+        self.time_bits = fewest_time_bits(&class.plan.header);
+        self.open = true;
+    }
+
+    fn encode_head(
+        &mut self,
+        trace: &TraceWriter,
+        layout: &StreamLayout,
+        packet: &Packet<'_>,
+        values: PacketValues,
+    ) {
+        self.out.clear();
+        self.places.clear();
+        self.taken_bytes = 0;
+        let class = &packet.stream.class;
+        let mut encoder = Encoder::new(&mut self.out, &trace.layout.header, 0, &mut self.saved);
+        let plan = &packet.stream.trace.class.header_plan;
+        packet.decoder.visit_plan(plan, packet.bytes, 0, &mut encoder);
+        let mut encoder = Encoder::new(&mut self.out, &layout.context, 0, &mut self.saved);
+        encoder.places = Some(&mut self.places);
+        encoder.replace = values.replace();
+        let plan = &class.plan.context;
+        packet.decoder.visit_plan(plan, packet.bytes, packet.info.context_at_bits, &mut encoder);
+        for (add, role) in
+            [(layout.add_packet_size, Role::PacketSize), (layout.add_content_size, Role::ContentSize)]
+        {
+            if add {
+                self.out.align(8, 0);
+                let form =
+                    Form::Fixed { size: 64, big: ByteOrder::NATIVE == ByteOrder::Big, reversed: false };
+                self.places.push(Place { role, at: self.out.at, form });
+                self.out.put(0, 64, false);
+            }
+        }
+        self.head_size_bits = self.out.at;
+    }
+
+    /// Appends an event of the packet that was opened last. False when its time can not be told
+    /// after the events before it: then end the packet, begin another at its time and try again.
+    #[inline]
+    pub fn event(&mut self, trace: &TraceWriter, event: &Event<'_>) -> bool {
+        let (start, next) = event.record_bits();
+        let class = &event.stream.class;
+        let Some(layout) = trace.layout.streams.get(class.index) else {
+            return true;
+        };
+        let at = self.taken_bytes * 8 + self.out.at;
+        // The usual case: nothing was left out, and the record lies on bytes as in the source.
+        if self.source_next == Some(start)
+            && (start | at | next).is_multiple_of(8)
+            && self.same_place(layout, event, at, start)
+        {
+            let bytes = event.packet_bytes();
+            if let Some(record) = bytes.get((start / 8) as usize..(next / 8) as usize) {
+                self.out.put_bytes(record);
+                self.source_next = Some(next);
+                self.clock = event.clock.map_or(self.clock, |clock| clock.cycles);
+                return true;
+            }
+        }
+        self.unusual_event(class, layout, event, at)
+    }
+
+    /// Whether the record would have the same bits at `at` as it has at `start`.
+    #[inline]
+    fn same_place(&self, layout: &StreamLayout, event: &Event<'_>, at: u64, start: u64) -> bool {
+        let Some(own) = layout.events.get(event.decoder.event_class_position()) else {
+            return false;
+        };
+        let align = layout
+            .header
+            .align_max
+            .max(layout.common.align_max)
+            .max(own.specific.align_max)
+            .max(own.payload.align_max)
+            .max(8);
+        layout.header.same
+            && layout.common.same
+            && own.specific.same
+            && own.payload.same
+            && at.wrapping_sub(start) & (align - 1) == 0
+    }
+
+    #[inline(never)]
+    fn unusual_event(
+        &mut self,
+        class: &StreamClass,
+        layout: &StreamLayout,
+        event: &Event<'_>,
+        at: u64,
+    ) -> bool {
+        let (start, next) = event.record_bits();
+        let header_align = layout.header.slots.first().map_or(1, |slot| slot.align);
+        let at = at.next_multiple_of(header_align);
+        let follows = self.source_next.is_some_and(|n| n.next_multiple_of(header_align) == start);
+        let same = self.same_place(layout, event, at, start);
+        let cycles = event.clock.map(|clock| clock.cycles);
+        let told = |bits: u32| match cycles {
+            Some(cycles) if bits < 64 => cycles >= self.clock && cycles - self.clock < 1 << bits,
+            _ => true,
+        };
+        if same && (follows || (start.is_multiple_of(8) && told(self.time_bits))) {
+            self.copy(event, start, next, header_align);
+        } else if same && !follows && class.plan.fast != FastHeader::None && align_of(layout, event) <= 8 {
+            self.copy_with_long_header(class, event);
+        } else {
+            // LEB128 holds the whole clock.
+            let bits = fewest_bits(&class.plan.header, &layout.header);
+            let can_begin = class.packets_have_begin_time;
+            if !told(bits) && can_begin && cycles != Some(self.clock) {
+                return false;
+            }
+            self.encode(class, layout, event);
+        }
+        self.source_next = Some(next);
+        if let Some(cycles) = cycles {
+            self.clock = cycles;
+        }
+        true
+    }
+
+    /// Copies the record; the first byte may hold bits of the record before, which are those of the
+    /// source too.
+    fn copy(&mut self, event: &Event<'_>, start: u64, next: u64, align: u64) {
+        self.out.align(align, self.taken_bytes * 8);
+        let bytes = event.packet_bytes();
+        let record = bytes.get((start / 8) as usize..next.div_ceil(8) as usize).unwrap_or_default();
+        let odd = self.out.at % 8;
+        self.out.at -= odd;
+        self.out.put_bytes(record);
+        self.out.at = self.out.at - record.len() as u64 * 8 + odd + (next - start);
+    }
+
+    /// Writes LTTng's extended header, which has 64 bits of time, and copies the rest.
+    fn copy_with_long_header(&mut self, class: &StreamClass, event: &Event<'_>) {
+        self.out.align(8, self.taken_bytes * 8);
+        let (escape, escape_bits, order) = match class.plan.fast {
+            FastHeader::Compact(order) => (31, 5, order),
+            FastHeader::Large(order) => (u64::from(u16::MAX), 16, order),
+            FastHeader::None => return,
+        };
+        let big = order == ByteOrder::Big;
+        self.out.put(escape, escape_bits, big);
+        self.out.align(8, self.taken_bytes * 8);
+        self.out.put(event.class.id, 32, big);
+        self.out.put(event.clock.map_or(0, |clock| clock.cycles), 64, big);
+        let (_, next) = event.record_bits();
+        let body = (event.decoder.body_at_bits() / 8) as usize..next.div_ceil(8) as usize;
+        let (bytes, odd) = (event.packet_bytes().get(body).unwrap_or_default(), next % 8);
+        self.out.put_bytes(bytes);
+        if odd > 0 {
+            self.out.at -= 8 - odd;
+        }
+    }
+
+    pub(super) fn encode(&mut self, class: &StreamClass, layout: &StreamLayout, event: &Event<'_>) {
+        let base = self.taken_bytes * 8;
+        let Some(own) = layout.events.get(event.decoder.event_class_position()) else {
+            return;
+        };
+        for (scope, layout) in [
+            (Scope::EventHeader, &layout.header),
+            (Scope::CommonContext, &layout.common),
+            (Scope::SpecificContext, &own.specific),
+            (Scope::Payload, &own.payload),
+        ] {
+            let mut encoder = Encoder::new(&mut self.out, layout, base, &mut self.saved);
+            if scope == Scope::EventHeader
+                && let Some(clock) = event.clock
+            {
+                encoder.replace.set(Role::Timestamp, clock.cycles);
+            }
+            if let Some((plan, start)) = event.decoder.scope(class, scope) {
+                event.decoder.visit_plan(plan, event.packet_bytes(), start, &mut encoder);
+            }
+        }
+    }
+
+    /// The whole bytes of the packet that were not taken yet.
+    pub fn pending(&self) -> &[u8] {
+        &self.out.bytes[..(self.out.at / 8) as usize]
+    }
+
+    /// Forgets [`pending`](Self::pending): they are written.
+    pub fn take_pending(&mut self) {
+        let whole = (self.out.at / 8) as usize;
+        if self.taken_bytes == 0 {
+            let head = (self.head_size_bits.div_ceil(8) as usize).min(whole);
+            self.head.clear();
+            self.head.extend_from_slice(&self.out.bytes[..head]);
+        }
+        self.out.bytes.drain(..whole);
+        self.out.at -= whole as u64 * 8;
+        self.taken_bytes += whole as u64;
+    }
+
+    /// Ends the packet: sets its sizes and these values, pads it to a whole byte.
+    pub fn end(&mut self, values: PacketValues) -> Finished<'_> {
+        let content_size_bits = self.taken_bytes * 8 + self.out.at;
+        self.out.align(8, self.taken_bytes * 8);
+        let packet_size_bits = self.taken_bytes * 8 + self.out.at;
+        let whole = (self.out.at / 8) as usize;
+        let taken = self.taken_bytes > 0;
+        if taken && self.head.len() < self.head_size_bits.div_ceil(8) as usize {
+            // The head's last byte was shared with a record and not taken with it.
+            self.head.extend(self.out.bytes.first());
+        }
+        let head = if taken { &mut self.head } else { &mut self.out.bytes };
+        let sizes =
+            [(Role::PacketSize, Some(packet_size_bits)), (Role::ContentSize, Some(content_size_bits))];
+        for (role, value) in sizes.into_iter().chain(values.roles()) {
+            for place in self.places.iter().filter(|place| place.role == role) {
+                if let Some(value) = value {
+                    place.patch(head, value);
+                }
+            }
+        }
+        self.open = false;
+        Finished {
+            head: taken.then_some(self.head.as_slice()),
+            rest: &self.out.bytes[..whole],
+            content_size_bits,
+            packet_size_bits,
+        }
+    }
+}
+
+/// The head of a packet that is copied as it is, with other values in its context. `scratch` is
+/// any writer without an open packet; the rest of the packet follows at the length of the result.
+pub fn patch_packet(
+    scratch: &mut PacketWriter,
+    trace: &TraceWriter,
+    packet: &Packet<'_>,
+    values: PacketValues,
+) -> Vec<u8> {
+    let Some(layout) = trace.layout.streams.get(packet.stream.class.index) else {
+        return Vec::new();
+    };
+    scratch.encode_head(trace, layout, packet, PacketValues::default());
+    let size = (packet.info.header_size_bits.div_ceil(8) as usize).min(packet.bytes.len());
+    let mut head = packet.bytes[..size].to_vec();
+    for (role, value) in values.roles() {
+        for place in scratch.places.iter().filter(|place| place.role == role) {
+            if let Some(value) = value {
+                place.patch(&mut head, value);
+            }
+        }
+    }
+    scratch.out.clear();
+    head
+}
+
+fn align_of(layout: &StreamLayout, event: &Event<'_>) -> u64 {
+    let own = layout.events.get(event.decoder.event_class_position());
+    own.map_or(1, |own| layout.common.align_max.max(own.specific.align_max).max(own.payload.align_max))
+}
+
+/// Fewest bits of a timestamp that a copied header can have; 64 without any.
+fn fewest_time_bits(plan: &Plan) -> u32 {
+    let sizes = plan.nodes.iter().filter(|node| node.roles.contains(Role::Timestamp)).map(|node| {
+        match super::layout::same(&node.class).form {
+            Form::Fixed { size, .. } => size,
+            _ => 7,
+        }
+    });
+    sizes.min().unwrap_or(64)
+}
+
+/// Fewest bits of a timestamp in a header that is encoded.
+fn fewest_bits(plan: &Plan, layout: &Layout) -> u32 {
+    let sizes = plan.nodes.iter().zip(&layout.slots).filter(|(node, _)| node.roles.contains(Role::Timestamp));
+    let sizes = sizes.map(|(_, slot)| match slot.form {
+        Form::Fixed { size, .. } => size,
+        _ => 64,
+    });
+    sizes.min().unwrap_or(64)
+}
