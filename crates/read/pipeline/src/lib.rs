@@ -6,6 +6,8 @@
 mod error;
 mod messages;
 
+pub mod sinks;
+
 pub use error::Error;
 pub use messages::{Messages, Status};
 pub use sillage_ctf as ctf;

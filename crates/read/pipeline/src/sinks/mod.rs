@@ -1,0 +1,124 @@
+//! Where messages end: text, counts, other formats.
+//!
+//! A [`Sink`] is told one message after another and keeps nothing of them. [`drain`] is the loop
+//! between a sequence of messages and a sink. Sinks write through an [`Output`], which gathers a
+//! mebibyte before it asks the system; they never print to the terminal by themselves.
+
+mod number;
+mod output;
+mod time;
+
+pub mod pretty;
+
+use sillage_ctf::Message;
+
+pub use output::{Output, write_all_to};
+pub use time::{WallClock, Zone};
+
+use crate::{Error, Messages, Status};
+
+/// Takes messages in the order of time.
+pub trait Sink {
+    /// Takes one message.
+    ///
+    /// # Errors
+    /// What is written can not be written, or a message that this sink has no form for.
+    fn message(&mut self, message: &Message<'_>) -> Result<(), Error>;
+
+    /// Brings out what was taken so far: nothing comes for now (live).
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    fn flush(&mut self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// There are no more messages: brings out everything.
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    fn finish(&mut self) -> Result<(), Error> {
+        self.flush()
+    }
+}
+
+impl<S: Sink + ?Sized> Sink for Box<S> {
+    #[inline]
+    fn message(&mut self, message: &Message<'_>) -> Result<(), Error> {
+        (**self).message(message)
+    }
+    fn flush(&mut self) -> Result<(), Error> {
+        (**self).flush()
+    }
+    fn finish(&mut self) -> Result<(), Error> {
+        (**self).finish()
+    }
+}
+
+/// Takes everything and does nothing: Babeltrace's `sink.utils.dummy`.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Dummy;
+
+impl Sink for Dummy {
+    #[inline]
+    fn message(&mut self, _: &Message<'_>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// How a [`drain`] ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drained {
+    /// All messages were taken; the sink is finished.
+    End,
+    /// Nothing comes for now (live): call again later.
+    Pending,
+    /// The caller asked to stop.
+    Stopped,
+}
+
+/// Messages between two questions whether to stop.
+const MESSAGES_PER_CHECK: u32 = 4096;
+
+/// Gives the sink all messages that there are. `go_on` is asked every few thousand messages; false
+/// stops between two messages. The sink is flushed before this returns, also with an error.
+///
+/// # Errors
+/// The first error of the source or the sink. After one of the source, calling again goes on with
+/// the streams that are left (see [`Messages::advance`]).
+pub fn drain<M, S>(source: &mut M, sink: &mut S, mut go_on: impl FnMut(&M) -> bool) -> Result<Drained, Error>
+where
+    M: Messages + ?Sized,
+    S: Sink + ?Sized,
+{
+    let mut left = MESSAGES_PER_CHECK;
+    loop {
+        match source.advance() {
+            Ok(Status::Ready) => {
+                if let Some(message) = source.current() {
+                    sink.message(&message)?;
+                }
+            }
+            Ok(Status::Pending) => {
+                sink.flush()?;
+                return Ok(Drained::Pending);
+            }
+            Ok(Status::End) => {
+                sink.finish()?;
+                return Ok(Drained::End);
+            }
+            Err(error) => {
+                sink.flush()?;
+                return Err(error);
+            }
+        }
+        left -= 1;
+        if left == 0 {
+            left = MESSAGES_PER_CHECK;
+            if !go_on(source) {
+                sink.flush()?;
+                return Ok(Drained::Stopped);
+            }
+        }
+    }
+}

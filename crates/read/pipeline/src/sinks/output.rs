@@ -1,0 +1,88 @@
+//! One buffer between a sink and the system.
+//!
+//! Bytes are gathered up to [`CHUNK_SIZE_BYTES`] and then written with one call. Nothing is written
+//! behind the sink's back: what is not flushed when the output is dropped is lost, so sinks flush
+//! in `finish`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use crate::Error;
+
+/// Bytes gathered before a write.
+const CHUNK_SIZE_BYTES: usize = 1 << 20;
+
+/// A writer with a name and a buffer that sinks append to directly.
+pub struct Output {
+    writer: Box<dyn Write + Send>,
+    /// Shown in errors.
+    name: PathBuf,
+    /// Bytes to write; sinks append here, then call [`settle`](Self::settle).
+    pub bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for Output {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Output").field("name", &self.name).field("bytes", &self.bytes.len()).finish()
+    }
+}
+
+impl Output {
+    /// An output to `writer`; `name` is shown in errors.
+    pub fn new(writer: Box<dyn Write + Send>, name: impl Into<PathBuf>) -> Self {
+        Self { writer, name: name.into(), bytes: Vec::with_capacity(CHUNK_SIZE_BYTES + (1 << 14)) }
+    }
+
+    /// Standard output.
+    pub fn stdout() -> Self {
+        Self::new(Box::new(std::io::stdout()), "standard output")
+    }
+
+    /// A new file.
+    ///
+    /// # Errors
+    /// The file can not be made.
+    pub fn create(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        let file = std::fs::File::create(&path).map_err(|error| Error::io(&path, error))?;
+        Ok(Self::new(Box::new(file), path))
+    }
+
+    /// Writes if enough was gathered. Call it after each piece, such as an event.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    #[inline]
+    pub fn settle(&mut self) -> Result<(), Error> {
+        if self.bytes.len() >= CHUNK_SIZE_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes everything.
+    ///
+    /// # Errors
+    /// The system does not take it.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        if !self.bytes.is_empty() {
+            let result = self.writer.write_all(&self.bytes);
+            self.bytes.clear();
+            result.map_err(|error| Error::io(&self.name, error))?;
+        }
+        self.writer.flush().map_err(|error| Error::io(&self.name, error))
+    }
+}
+
+/// An output whose bytes are sent to a channel, for tests and for callers that show them
+/// themselves.
+pub fn write_all_to(sender: std::sync::mpsc::Sender<Vec<u8>>) -> Output {
+    struct Channel(std::sync::mpsc::Sender<Vec<u8>>);
+    impl Write for Channel {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(|_| std::io::ErrorKind::BrokenPipe)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    Output::new(Box::new(Channel(sender)), "channel")
+}

@@ -1,0 +1,438 @@
+//! One line of text per event, byte for byte that of Babeltrace's `sink.text.pretty`.
+//!
+//! ```text
+//! [21:20:15.327941112] (+11.404514254) joraj-alpa app:event: { cpu_id = 2 }, { vpid = 15062 }, { n = 1 }
+//! ```
+//!
+//! What does not change from event to event (what stands before the name, field names, the packet's
+//! context, the whole second of the time) is made once and copied; nothing is allocated per event.
+//! Losses are not lines of the text: they are told to the `notes` writer, Babeltrace's standard
+//! error, after the text so far was written.
+
+mod fields;
+mod head;
+mod options;
+mod palette;
+mod value;
+
+use std::io::Write;
+use std::sync::Arc;
+
+use sillage_ctf::model::{ClockSnapshot, Scope, Stream, Trace};
+use sillage_ctf::{Discarded, Event, Message, Packet};
+
+pub use options::{ClockFormat, Dialect, Headings, Names, NegativeTimes, Options};
+
+use self::fields::{FieldWriter, Forms};
+use self::head::head_of;
+use self::palette::Palette;
+use self::value::EnumStyle;
+use super::number::{push_padded, push_u64};
+use super::time::{WallClock, push_seconds};
+use super::{Output, Sink};
+use crate::Error;
+
+/// Writes events as text.
+pub struct Pretty {
+    options: Options,
+    palette: Palette,
+    wall: Option<WallClock>,
+    output: Output,
+    notes: Box<dyn Write + Send>,
+    times: LastTimes,
+    /// By number of the stream in its source.
+    streams: Vec<Option<StreamState>>,
+    traces: Vec<TraceForms>,
+    indexes: Vec<u64>,
+}
+
+#[derive(Debug, Default)]
+struct LastTimes {
+    ns: Option<i64>,
+    cycles: Option<u64>,
+    warned_negative: bool,
+}
+
+#[derive(Debug)]
+struct StreamState {
+    trace: usize,
+    /// Text of the context of the packet, with its scope name and separator.
+    packet: Vec<u8>,
+}
+
+/// What is prepared for a trace.
+#[derive(Debug)]
+struct TraceForms {
+    trace: Arc<Trace>,
+    style: EnumStyle,
+    /// By position of the stream class.
+    streams: Vec<StreamForms>,
+    /// By number of the event class.
+    events: Vec<Option<Box<EventForms>>>,
+}
+
+#[derive(Debug, Default)]
+struct StreamForms {
+    packet: Forms,
+    common: Forms,
+}
+
+#[derive(Debug)]
+struct EventForms {
+    /// From after the time to the name.
+    head: Box<[u8]>,
+    has_common: bool,
+    has_specific: bool,
+    has_payload: bool,
+    specific: Forms,
+    payload: Forms,
+}
+
+impl std::fmt::Debug for Pretty {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pretty").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Pretty {
+    /// Writes text to `output` and what is lost to `notes`.
+    pub fn new(options: Options, output: Output, notes: Box<dyn Write + Send>) -> Self {
+        let wall = match &options.clock {
+            ClockFormat::TimeOfDay { zone, with_date } => Some(WallClock::new(zone.clone(), *with_date)),
+            ClockFormat::Seconds | ClockFormat::Cycles => None,
+        };
+        Self {
+            palette: Palette::new(options.color),
+            options,
+            wall,
+            output,
+            notes,
+            times: LastTimes::default(),
+            streams: Vec::new(),
+            traces: Vec::new(),
+            indexes: Vec::new(),
+        }
+    }
+
+    fn event(&mut self, event: &Event<'_>) -> Result<(), Error> {
+        let stream = event.stream;
+        let at = match self.streams.get(stream.index) {
+            Some(Some(state)) if Arc::ptr_eq(&self.traces[state.trace].trace, &stream.trace) => state.trace,
+            _ => self.enter_stream(stream),
+        };
+        if stream.class.clock.is_some() {
+            self.time(event.clock)?;
+        }
+        let Self { output, traces, streams, options, palette, indexes, .. } = self;
+        let out = &mut output.bytes;
+        let forms = &mut traces[at];
+        if !matches!(forms.events.get(event.class.index), Some(Some(_))) {
+            forms.enter_event(event, options, palette);
+        }
+        let (names, style) = (options.names, forms.style);
+        let Some(Some(own)) = forms.events.get_mut(event.class.index) else {
+            return Ok(());
+        };
+        out.extend_from_slice(&own.head);
+        let mut between = false;
+        if let Some(Some(state)) = streams.get(stream.index)
+            && !state.packet.is_empty()
+        {
+            out.extend_from_slice(&state.packet);
+            between = true;
+        }
+        let common = forms.streams.get_mut(stream.class.index).map(|forms| &mut forms.common);
+        for (scope, forms, show_names, title) in [
+            (Scope::CommonContext, common.filter(|_| own.has_common), names.context, "stream.event.context"),
+            (
+                Scope::SpecificContext,
+                own.has_specific.then_some(&mut own.specific),
+                names.context,
+                "event.context",
+            ),
+            (Scope::Payload, own.has_payload.then_some(&mut own.payload), names.payload, "event.fields"),
+        ] {
+            let Some(forms) = forms else {
+                continue;
+            };
+            if between {
+                out.extend_from_slice(b", ");
+            }
+            between = true;
+            if names.scope {
+                push_name(out, title, palette);
+            }
+            let mut writer = FieldWriter { out, forms, names: show_names, palette, style, indexes };
+            event.visit(scope, &mut writer);
+        }
+        out.push(b'\n');
+        output.settle()
+    }
+
+    /// Writes the time and the time since the event before.
+    #[inline]
+    fn time(&mut self, clock: Option<ClockSnapshot>) -> Result<(), Error> {
+        let names = self.options.names.header;
+        if names {
+            push_name(&mut self.output.bytes, "timestamp", &self.palette);
+        } else {
+            self.output.bytes.push(b'[');
+        }
+        self.output.bytes.extend_from_slice(self.palette.timestamp);
+        let cycles = matches!(self.options.clock, ClockFormat::Cycles);
+        let (mut delta_ns, mut delta_cycles) = (None, None);
+        if cycles {
+            let value = clock.map(|clock| clock.cycles);
+            match value {
+                Some(value) => push_padded(&mut self.output.bytes, value, 20),
+                None => self.output.bytes.extend_from_slice(b"????????????????????"),
+            }
+            if let Some(value) = value {
+                delta_cycles = self.times.cycles.map(|last| value.wrapping_sub(last));
+                self.times.cycles = Some(value);
+            }
+        } else if let Some(ns) = clock.and_then(|clock| clock.ns) {
+            delta_ns = self.times.ns.map(|last| ns.wrapping_sub(last).cast_unsigned());
+            self.times.ns = Some(ns);
+            self.push_time(ns)?;
+        } else {
+            self.output.bytes.extend_from_slice(b"??:??:??.?????????");
+        }
+        let out = &mut self.output.bytes;
+        out.extend_from_slice(self.palette.reset);
+        if !names {
+            out.extend_from_slice(b"] ");
+        }
+        if !self.options.delta {
+            return Ok(());
+        }
+        if names {
+            out.extend_from_slice(b", ");
+            push_name(out, "delta", &self.palette);
+            out.push(b'+');
+        } else {
+            out.extend_from_slice(b"(+");
+        }
+        match (cycles, delta_cycles, delta_ns) {
+            (true, Some(delta), _) => push_padded(out, delta, 12),
+            (true, None, _) => out.extend_from_slice(b"????????????"),
+            (false, _, Some(delta)) => {
+                push_u64(out, delta / 1_000_000_000);
+                out.push(b'.');
+                out.extend_from_slice(&super::number::digits9((delta % 1_000_000_000) as u32));
+            }
+            (false, _, None) => out.extend_from_slice(b"?.?????????"),
+        }
+        if !names {
+            out.extend_from_slice(b") ");
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn push_time(&mut self, ns: i64) -> Result<(), Error> {
+        match &mut self.wall {
+            Some(wall) if ns >= 0 => wall.push(&mut self.output.bytes, ns),
+            None => push_seconds(&mut self.output.bytes, ns),
+            Some(wall) => {
+                let first = !std::mem::replace(&mut self.times.warned_negative, true);
+                let wrong = self.options.negative_times == NegativeTimes::AsBabeltrace && !first;
+                if wrong {
+                    wall.push(&mut self.output.bytes, ns.saturating_neg());
+                } else {
+                    push_seconds(&mut self.output.bytes, ns);
+                }
+                if first {
+                    self.note(
+                        "[warning] Fallback to [sec.ns] to print negative time value. Use --clock-seconds.\n",
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells something beside the text.
+    fn note(&mut self, text: &str) {
+        // Whoever closed the notes does not want them; the text goes on.
+        let _ = self.notes.write_all(text.as_bytes());
+    }
+
+    #[cold]
+    fn enter_stream(&mut self, stream: &Stream) -> usize {
+        let known = self.traces.iter().position(|forms| Arc::ptr_eq(&forms.trace, &stream.trace));
+        let trace = known.unwrap_or_else(|| {
+            self.traces.push(TraceForms::new(&stream.trace, &self.options));
+            self.traces.len() - 1
+        });
+        if self.streams.len() <= stream.index {
+            self.streams.resize_with(stream.index + 1, || None);
+        }
+        self.streams[stream.index] = Some(StreamState { trace, packet: Vec::new() });
+        trace
+    }
+
+    /// Prepares the text of a packet's context.
+    fn packet(&mut self, packet: &Packet<'_>) {
+        let stream = packet.stream;
+        let at = self.enter_stream(stream);
+        let shown = stream.class.packet_context.as_deref().and_then(|class| class.as_struct());
+        let shown = shown.is_some_and(|class| class.members.is_empty() || class.visible().next().is_some());
+        let Some(Some(state)) = self.streams.get_mut(stream.index) else {
+            return;
+        };
+        if !shown {
+            return;
+        }
+        let trace = &mut self.traces[at];
+        let style = trace.style;
+        let Some(forms) = trace.stream_forms(stream.class.index) else {
+            return;
+        };
+        if self.options.names.scope {
+            push_name(&mut state.packet, "stream.packet.context", &self.palette);
+        }
+        let mut writer = FieldWriter {
+            out: &mut state.packet,
+            forms: &mut forms.packet,
+            names: self.options.names.context,
+            palette: &self.palette,
+            style,
+            indexes: &mut self.indexes,
+        };
+        packet.visit_context(&mut writer);
+    }
+
+    /// Tells of a loss.
+    fn discarded(&mut self, loss: &Discarded<'_>, what: &str) -> Result<(), Error> {
+        self.output.flush()?;
+        let mut text = b"WARNING: Tracer ".to_vec();
+        match loss.count {
+            Some(count) => {
+                text.extend_from_slice(b"discarded ");
+                push_u64(&mut text, count);
+                text.extend_from_slice(format!(" {what}{}", if count == 1 { "" } else { "s" }).as_bytes());
+            }
+            None => text.extend_from_slice(format!("may have discarded {what}s").as_bytes()),
+        }
+        match (loss.begin, loss.end) {
+            (Some(begin), Some(end)) => {
+                text.extend_from_slice(b" between [");
+                self.loss_time(&mut text, begin)?;
+                text.extend_from_slice(b"] and [");
+                self.loss_time(&mut text, end)?;
+                text.push(b']');
+            }
+            _ => text.extend_from_slice(b" (unknown time range)"),
+        }
+        let stream = loss.stream;
+        let class = &stream.trace.class;
+        let trace = match &stream.trace.name {
+            Some(name) => format!(" in trace \"{name}\""),
+            None => " in trace (no name)".into(),
+        };
+        let identity = match (&class.uuid, &class.uid) {
+            (Some(uuid), _) => format!(" (UUID: {uuid})"),
+            (None, Some(uid)) => format!(" (UID: {uid})"),
+            (None, None) => " (no UUID)".into(),
+        };
+        let name = match &stream.name {
+            Some(name) => format!(" within stream \"{name}\""),
+            None => " within stream (no name)".into(),
+        };
+        text.extend_from_slice(trace.as_bytes());
+        text.extend_from_slice(identity.as_bytes());
+        text.extend_from_slice(name.as_bytes());
+        text.extend_from_slice(
+            format!(" (stream class ID: {}, stream ID: {}).\n", stream.class.id, stream.id).as_bytes(),
+        );
+        let _ = self.notes.write_all(&text);
+        Ok(())
+    }
+
+    fn loss_time(&mut self, text: &mut Vec<u8>, clock: ClockSnapshot) -> Result<(), Error> {
+        if matches!(self.options.clock, ClockFormat::Cycles) {
+            push_padded(text, clock.cycles, 20);
+            return Ok(());
+        }
+        let Some(ns) = clock.ns else {
+            text.extend_from_slice(b"??:??:??.?????????");
+            return Ok(());
+        };
+        std::mem::swap(text, &mut self.output.bytes);
+        let result = self.push_time(ns);
+        std::mem::swap(text, &mut self.output.bytes);
+        result
+    }
+}
+
+impl TraceForms {
+    fn new(trace: &Arc<Trace>, options: &Options) -> Self {
+        let braces = match options.dialect {
+            Dialect::ByTrace => trace.class.version == sillage_ctf::model::CtfVersion::V2,
+            Dialect::V2_0 => false,
+            Dialect::V2_1 => true,
+        };
+        Self {
+            trace: Arc::clone(trace),
+            style: EnumStyle { braces, flags: options.enum_flags },
+            streams: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    fn stream_forms(&mut self, index: usize) -> Option<&mut StreamForms> {
+        if self.streams.len() <= index {
+            self.streams.resize_with(index + 1, StreamForms::default);
+        }
+        self.streams.get_mut(index)
+    }
+
+    #[cold]
+    fn enter_event(&mut self, event: &Event<'_>, options: &Options, palette: &Palette) {
+        self.stream_forms(event.stream.class.index);
+        let index = event.class.index;
+        if self.events.len() <= index {
+            self.events.resize_with(index + 1, || None);
+        }
+        self.events[index] = Some(Box::new(EventForms {
+            head: head_of(event, options, palette).into(),
+            has_common: event.stream.class.common_context.is_some(),
+            has_specific: event.class.specific_context.is_some(),
+            has_payload: event.class.payload.is_some(),
+            specific: Forms::default(),
+            payload: Forms::default(),
+        }));
+    }
+}
+
+/// Appends a name of what stands before the event's name, or of a scope.
+fn push_name(out: &mut Vec<u8>, name: &str, palette: &Palette) {
+    out.extend_from_slice(palette.name);
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(palette.reset);
+    out.extend_from_slice(b" = ");
+}
+
+impl Sink for Pretty {
+    #[inline]
+    fn message(&mut self, message: &Message<'_>) -> Result<(), Error> {
+        match message {
+            Message::Event(event) => self.event(event),
+            Message::PacketBegin(packet) => {
+                self.packet(packet);
+                Ok(())
+            }
+            Message::DiscardedEvents(loss) => self.discarded(loss, "event"),
+            Message::DiscardedPackets(loss) => self.discarded(loss, "packet"),
+            Message::StreamBegin(_)
+            | Message::StreamEnd(_)
+            | Message::PacketEnd(_)
+            | Message::Inactivity(_) => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.output.flush()
+    }
+}
