@@ -10,7 +10,7 @@ use super::bits::BitBuffer;
 use super::encode::{Encoder, Place, Replace};
 use super::layout::{Form, Layout};
 use super::{StreamLayout, TraceWriter};
-use crate::decode::{FastHeader, Plan};
+use crate::decode::{FastHeader, PacketInfo, Plan};
 use crate::message::{Event, Packet};
 use crate::model::{ByteOrder, Role, Scope, StreamClass};
 
@@ -330,6 +330,13 @@ impl PacketWriter {
             content_size_bits,
             packet_size_bits,
         }
+    }
+}
+
+impl<'a> Event<'a> {
+    /// The packet that the event is in, given what its head says.
+    pub fn packet(&self, info: &'a PacketInfo) -> Packet<'a> {
+        Packet { stream: self.stream, clock: None, info, bytes: self.bytes, decoder: self.decoder }
     }
 }
 

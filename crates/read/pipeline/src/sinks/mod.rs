@@ -8,9 +8,10 @@ mod number;
 mod output;
 mod time;
 
+pub mod ctf;
 pub mod pretty;
 
-use sillage_ctf::Message;
+use sillage_ctf::{Message, Packet};
 
 pub use output::{Output, write_all_to};
 pub use time::{WallClock, Zone};
@@ -24,6 +25,22 @@ pub trait Sink {
     /// # Errors
     /// What is written can not be written, or a message that this sink has no form for.
     fn message(&mut self, message: &Message<'_>) -> Result<(), Error>;
+
+    /// Whether the sink would take this packet, which begins, as a whole: then, if the source can
+    /// leave out its events, [`packet`](Self::packet) is called instead of
+    /// [`message`](Self::message).
+    fn wants_packet(&self, packet: &Packet<'_>) -> bool {
+        let _ = packet;
+        false
+    }
+
+    /// Takes a whole packet that it wanted; the next message of its stream is its end.
+    ///
+    /// # Errors
+    /// As [`message`](Self::message).
+    fn packet(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
+        self.message(&Message::PacketBegin(*packet))
+    }
 
     /// Brings out what was taken so far: nothing comes for now (live).
     ///
@@ -46,6 +63,12 @@ impl<S: Sink + ?Sized> Sink for Box<S> {
     #[inline]
     fn message(&mut self, message: &Message<'_>) -> Result<(), Error> {
         (**self).message(message)
+    }
+    fn wants_packet(&self, packet: &Packet<'_>) -> bool {
+        (**self).wants_packet(packet)
+    }
+    fn packet(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
+        (**self).packet(packet)
     }
     fn flush(&mut self) -> Result<(), Error> {
         (**self).flush()
@@ -94,11 +117,14 @@ where
     let mut left = MESSAGES_PER_CHECK;
     loop {
         match source.advance() {
-            Ok(Status::Ready) => {
-                if let Some(message) = source.current() {
-                    sink.message(&message)?;
+            Ok(Status::Ready) => match source.current() {
+                Some(Message::PacketBegin(packet)) => {
+                    let wanted = sink.wants_packet(&packet);
+                    begin_packet(source, sink, wanted)?;
                 }
-            }
+                Some(message) => sink.message(&message)?,
+                None => {}
+            },
             Ok(Status::Pending) => {
                 sink.flush()?;
                 return Ok(Drained::Pending);
@@ -120,5 +146,19 @@ where
                 return Ok(Drained::Stopped);
             }
         }
+    }
+}
+
+/// Gives the sink the packet that begins: as a whole when it wants that and the source can.
+fn begin_packet<M, S>(source: &mut M, sink: &mut S, wanted: bool) -> Result<(), Error>
+where
+    M: Messages + ?Sized,
+    S: Sink + ?Sized,
+{
+    let whole = wanted && source.skip_packet();
+    match source.current() {
+        Some(Message::PacketBegin(packet)) if whole => sink.packet(&packet),
+        Some(message) => sink.message(&message),
+        None => Ok(()),
     }
 }

@@ -1,0 +1,267 @@
+//! One stream on its way to a file: packets, losses, index.
+//!
+//! The counters of lost events and packets are written so that a reader of the result finds the
+//! losses that were told here, no more and no less: packets that were cut off at the beginning are
+//! no loss, and neither is what the sink was asked to leave out.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+use sillage_ctf::index::{Entry, Header, UNKNOWN};
+use sillage_ctf::writer::{PacketValues, PacketWriter, TraceWriter, patch_packet};
+use sillage_ctf::{Discarded, Event, Packet, PacketInfo};
+
+use super::Index;
+use crate::Error;
+
+/// A packet goes to the file in pieces of this size.
+const PIECE_BYTES: usize = 256 << 10;
+/// Index entries are gathered up to this many bytes.
+const INDEX_BYTES: usize = 64 << 10;
+
+/// A stream and its file.
+#[derive(Debug)]
+pub(super) struct StreamSink {
+    path: PathBuf,
+    file: File,
+    /// Where the packet that is open starts.
+    offset: u64,
+    index: Option<IndexFile>,
+    writer: PacketWriter,
+    /// Losses told since the last packet.
+    lost_events: u64,
+    lost_packets: u64,
+    /// Counters of the last packet.
+    last: Option<Counters>,
+    /// Values of the packet that is open.
+    values: PacketValues,
+    info: PacketInfo,
+    /// Time of the last event of the open packet.
+    last_event: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Counters {
+    events_discarded: u64,
+    sequence: u64,
+}
+
+impl StreamSink {
+    pub(super) fn create(path: PathBuf, index: Option<PathBuf>) -> Result<Self, Error> {
+        let file = File::create_new(&path).map_err(|error| Error::io(&path, error))?;
+        Ok(Self {
+            index: index.map(IndexFile::create).transpose()?,
+            path,
+            file,
+            offset: 0,
+            writer: PacketWriter::new(),
+            lost_events: 0,
+            lost_packets: 0,
+            last: None,
+            values: PacketValues::default(),
+            info: PacketInfo::default(),
+            last_event: None,
+        })
+    }
+
+    pub(super) fn discarded_events(&mut self, lost: &Discarded<'_>) {
+        self.lost_events = self.lost_events.saturating_add(lost.count.unwrap_or(1));
+    }
+
+    pub(super) fn discarded_packets(&mut self, lost: &Discarded<'_>) {
+        self.lost_packets = self.lost_packets.saturating_add(lost.count.unwrap_or(1));
+    }
+
+    /// A packet begins.
+    pub(super) fn packet_begin(&mut self, trace: &TraceWriter, packet: &Packet<'_>) {
+        self.take_values(packet);
+        self.writer.begin(trace, packet, self.values);
+    }
+
+    fn take_values(&mut self, packet: &Packet<'_>) {
+        self.info = *packet.info;
+        self.values = PacketValues {
+            begin: packet.clock.map(|clock| clock.cycles).or(packet.info.begin),
+            end: packet.info.end,
+            events_discarded: packet.info.events_discarded,
+            sequence: packet.info.sequence,
+        };
+        self.count();
+        self.last_event = None;
+    }
+
+    /// Replaces the source's counters by those that tell the losses that were told to us.
+    fn count(&mut self) {
+        let told = Counters {
+            events_discarded: match &self.last {
+                Some(last) => last.events_discarded.wrapping_add(self.lost_events),
+                // The first packet's counter means nothing unless a loss was told.
+                None if self.lost_events > 0 => self.info.events_discarded.unwrap_or(0),
+                None => 0,
+            },
+            sequence: match &self.last {
+                Some(last) => last.sequence.wrapping_add(1).wrapping_add(self.lost_packets),
+                None => self.info.sequence.unwrap_or(0),
+            },
+        };
+        (self.lost_events, self.lost_packets) = (0, 0);
+        self.values.events_discarded = self.values.events_discarded.map(|_| told.events_discarded);
+        self.values.sequence = self.values.sequence.map(|_| told.sequence);
+        self.last = Some(told);
+    }
+
+    /// Copies a packet, whole.
+    pub(super) fn copy(&mut self, trace: &TraceWriter, packet: &Packet<'_>) -> Result<(), Error> {
+        self.take_values(packet);
+        let kept = self.values.events_discarded == self.info.events_discarded
+            && self.values.sequence == self.info.sequence;
+        if kept {
+            self.write(packet.bytes)?;
+        } else {
+            let values = PacketValues { begin: None, end: None, ..self.values };
+            let head = patch_packet(&mut self.writer, trace, packet, values);
+            let size = head.len();
+            self.write(&head)?;
+            self.write(packet.bytes.get(size..).unwrap_or_default())?;
+        }
+        let size_bytes = packet.bytes.len() as u64;
+        self.values.begin = self.info.begin;
+        let content_bits = self.info.content_size_bits.unwrap_or(size_bytes * 8);
+        self.enter(size_bytes * 8, content_bits)
+    }
+
+    #[inline]
+    pub(super) fn event(&mut self, trace: &TraceWriter, event: &Event<'_>) -> Result<(), Error> {
+        if !self.writer.is_open() {
+            let text = format!("{}: event outside of a packet", self.path.display());
+            return Err(Error::Other(text));
+        }
+        if !self.writer.event(trace, event) {
+            self.split(trace, event)?;
+        }
+        if let Some(clock) = event.clock {
+            self.last_event = Some(clock.cycles);
+        }
+        if self.writer.pending().len() >= PIECE_BYTES {
+            self.write_pending()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the packet and goes on in another that begins at the event.
+    fn split(&mut self, trace: &TraceWriter, event: &Event<'_>) -> Result<(), Error> {
+        let cycles = event.clock.map(|clock| clock.cycles);
+        let values = PacketValues { end: cycles, ..self.values };
+        self.close(values)?;
+        self.values.begin = cycles;
+        self.info.begin = cycles;
+        self.count();
+        self.writer.begin(trace, &event.packet(&self.info), self.values);
+        // The packet begins at the event's time, so the event fits.
+        self.writer.event(trace, event);
+        Ok(())
+    }
+
+    /// The packet ends.
+    pub(super) fn packet_end(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
+        if !self.writer.is_open() {
+            return Ok(());
+        }
+        let end = packet.clock.map(|clock| clock.cycles).or(self.values.end);
+        self.close(PacketValues { end, ..self.values })
+    }
+
+    /// The stream ends, perhaps in the middle of a packet.
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        if self.writer.is_open() {
+            let end = self.last_event.or(self.values.end);
+            self.close(PacketValues { end, ..self.values })?;
+        }
+        self.flush()
+    }
+
+    pub(super) fn flush(&mut self) -> Result<(), Error> {
+        self.index.as_mut().map_or(Ok(()), IndexFile::flush)
+    }
+
+    fn close(&mut self, values: PacketValues) -> Result<(), Error> {
+        self.values = values;
+        let finished = self.writer.end(values);
+        let (content_bits, packet_bits) = (finished.content_size_bits, finished.packet_size_bits);
+        let io = |error| Error::io(&self.path, error);
+        self.file.write_all(finished.rest).map_err(io)?;
+        if let Some(head) = finished.head {
+            self.file.write_all_at(head, self.offset).map_err(io)?;
+        }
+        self.enter(packet_bits, content_bits)
+    }
+
+    fn write_pending(&mut self) -> Result<(), Error> {
+        self.file.write_all(self.writer.pending()).map_err(|error| Error::io(&self.path, error))?;
+        self.writer.take_pending();
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.file.write_all(bytes).map_err(|error| Error::io(&self.path, error))
+    }
+
+    /// Enters the packet that was written into the index, if it has all that an entry tells.
+    fn enter(&mut self, packet_size_bits: u64, content_size_bits: u64) -> Result<(), Error> {
+        let entry = Entry {
+            offset_bytes: self.offset,
+            packet_size_bits,
+            content_size_bits,
+            timestamp_begin: self.values.begin.unwrap_or(0),
+            timestamp_end: self.values.end.unwrap_or(0),
+            events_discarded: self.values.events_discarded.unwrap_or(0),
+            stream_id: self.info.stream_class_id,
+            stream_instance_id: self.info.stream_id.unwrap_or(UNKNOWN),
+            packet_seq_num: self.values.sequence.unwrap_or(UNKNOWN),
+        };
+        self.offset += packet_size_bits / 8;
+        match &mut self.index {
+            Some(index) => index.put(&entry),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An index file.
+#[derive(Debug)]
+struct IndexFile {
+    path: PathBuf,
+    file: File,
+    pending: Vec<u8>,
+}
+
+impl IndexFile {
+    fn create(path: PathBuf) -> Result<Self, Error> {
+        let file = File::create_new(&path).map_err(|error| Error::io(&path, error))?;
+        Ok(Self { path, file, pending: Header::V1_1.encode().to_vec() })
+    }
+
+    fn put(&mut self, entry: &Entry) -> Result<(), Error> {
+        self.pending.extend_from_slice(&entry.encode());
+        if self.pending.len() >= INDEX_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.file.write_all(&self.pending).map_err(|error| Error::io(&self.path, error))?;
+        self.pending.clear();
+        Ok(())
+    }
+}
+
+impl Index {
+    /// Whether a stream of this kind gets an index file.
+    pub(super) fn wanted(self, is_lttng: bool, has_times: bool) -> bool {
+        match self {
+            Self::Always => has_times,
+            Self::Never => false,
+            Self::Auto => is_lttng && has_times,
+        }
+    }
+}
