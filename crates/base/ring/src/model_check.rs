@@ -14,6 +14,8 @@ use crate::producer::steps::{Attempt, Data, View, attempt};
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use loom::thread;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 use std::vec::Vec;
 
 /// Sub-buffers of 32 bytes, records of a 6-byte header and this payload: two fit, the third opens.
@@ -130,11 +132,15 @@ struct Outcome {
     lost: Vec<u64>,
 }
 
-/// Tries to publish the records 1 to `records`. An interrupted record is tried again, or, if it is
-/// one of `killed`, given up.
-fn produce(ring: &Ring, interrupts: &AtomicU32, records: u64, killed: Option<u64>) -> Outcome {
-    let mut outcome = Outcome::default();
-    for number in 1..=records {
+/// Tries to publish these records. An interrupted record is tried again, or, if it is `killed`, given up.
+fn produce(
+    ring: &Ring,
+    interrupts: &AtomicU32,
+    records: RangeInclusive<u64>,
+    killed: Option<u64>,
+    outcome: &mut Outcome,
+) {
+    for number in records {
         loop {
             let interrupted = || interrupts.swap(0, Ordering::Relaxed) != 0;
             match attempt(&ring.view(), 10 * number, 0, number as u32, &PAYLOAD, interrupted) {
@@ -150,7 +156,6 @@ fn produce(ring: &Ring, interrupts: &AtomicU32, records: u64, killed: Option<u64
             break;
         }
     }
-    outcome
 }
 
 /// Takes what there is. Returns the record numbers and the last loss count.
@@ -175,24 +180,36 @@ fn consume(ring: &Ring, cursor: &mut Cursor, seen: &mut Vec<u64>, discarded: &mu
     }
 }
 
-/// `preemptions` bounds the switches away from a thread that could go on; most races need one or two.
-fn explore(overwrite: bool, records: u64, killed: Option<u64>, preemptions: usize) {
+/// The records up to `before` are there when the consumer starts; the others come while it reads.
+fn explore(overwrite: bool, before: u64, records: u64, killed: Option<u64>) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(preemptions);
+    // Switches away from a thread that could go on: the races that we know of need one or two.
+    builder.preemption_bound = Some(2);
+    // Ten seconds' worth of the states each time, all of them in the full run.
+    let whole = std::env::var_os("SILLAGE_FULL").is_some();
+    builder.max_duration = (!whole).then(|| Duration::from_secs(10));
     builder.check(move || {
         let ring = Arc::new(Ring::new(2, overwrite));
         let interrupts = Arc::new(AtomicU32::new(0));
-        let producer = {
-            let (ring, interrupts) = (ring.clone(), interrupts.clone());
-            thread::spawn(move || produce(&ring, &interrupts, records, killed))
+        let mut outcome = Outcome::default();
+        produce(&ring, &interrupts, 1..=before, None, &mut outcome);
+        let consumer = {
+            let ring = ring.clone();
+            thread::spawn(move || {
+                let mut cursor = Cursor::resume_in(&*ring, 0, None);
+                let (mut seen, mut discarded) = (Vec::new(), 0);
+                consume(&ring, &mut cursor, &mut seen, &mut discarded);
+                (cursor, seen, discarded)
+            })
         };
-        // Fewer threads where the laps alone make states enough.
-        let interrupter = (!overwrite).then(|| thread::spawn(move || interrupts.store(1, Ordering::Relaxed)));
-        let mut cursor = Cursor::resume_in(&*ring, 0, None);
-        let (mut seen, mut discarded) = (Vec::new(), 0);
-        consume(&ring, &mut cursor, &mut seen, &mut discarded);
+        let interrupter = {
+            let interrupts = interrupts.clone();
+            // Fewer threads where the laps alone make states enough.
+            (!overwrite).then(|| thread::spawn(move || interrupts.store(1, Ordering::Relaxed)))
+        };
+        produce(&ring, &interrupts, before + 1..=records, killed, &mut outcome);
         interrupter.into_iter().for_each(|i| i.join().unwrap());
-        let outcome = producer.join().unwrap();
+        let (mut cursor, mut seen, mut discarded) = consumer.join().unwrap();
         consume(&ring, &mut cursor, &mut seen, &mut discarded);
         if overwrite {
             assert!(seen.is_sorted(), "{seen:?}");
@@ -207,20 +224,20 @@ fn explore(overwrite: bool, records: u64, killed: Option<u64>, preemptions: usiz
 
 #[test]
 fn discard_mode_loses_nothing_that_was_published() {
-    explore(false, 3, None, 3);
+    explore(false, 0, 3, None);
 }
 
 #[test]
 fn discard_mode_counts_what_a_full_ring_refused() {
-    explore(false, 6, None, 2);
+    explore(false, 2, 6, None);
 }
 
 #[test]
 fn a_producer_killed_before_any_store_leaves_the_ring_whole() {
-    explore(false, 4, Some(3), 2);
+    explore(false, 1, 4, Some(3));
 }
 
 #[test]
 fn overwrite_mode_never_gives_a_torn_copy() {
-    explore(true, 5, None, 2);
+    explore(true, 3, 5, None);
 }
