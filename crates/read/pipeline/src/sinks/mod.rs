@@ -9,6 +9,7 @@ mod output;
 mod time;
 
 pub mod ctf;
+pub mod details;
 pub mod pretty;
 
 use sillage_ctf::{Message, Packet};
