@@ -69,14 +69,6 @@ pub enum Fault {
     /// Wrong magic number.
     #[error("packet magic number is {0:#x}, expected 0xc1fc1fc1")]
     BadMagic(u64),
-    /// UUID of another metadata stream.
-    #[error("packet has the UUID {found}, the metadata has {expected}")]
-    ForeignUuid {
-        /// In the packet.
-        found: crate::model::Uuid,
-        /// In the metadata.
-        expected: crate::model::Uuid,
-    },
     /// Content larger than the packet.
     #[error("content size of {content_bits} bits is greater than packet size of {packet_bits} bits")]
     ContentTooLarge {

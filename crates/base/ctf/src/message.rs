@@ -90,6 +90,17 @@ pub struct Packet<'a> {
 }
 
 impl<'a> Packet<'a> {
+    /// The packet that a decoder has started. `bytes` is the packet.
+    pub fn of_decoder(
+        stream: &'a Stream,
+        clock: Option<ClockSnapshot>,
+        info: &'a PacketInfo,
+        bytes: &'a [u8],
+        decoder: &'a PacketDecoder,
+    ) -> Self {
+        Self { stream, clock, info, bytes, decoder }
+    }
+
     /// The context's fields.
     pub fn context(&self) -> Option<Field<'a>> {
         let class = &self.stream.class;

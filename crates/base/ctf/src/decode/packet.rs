@@ -34,6 +34,9 @@ pub struct PacketInfo {
     pub events_discarded_bits: u32,
     /// Sequence number.
     pub sequence: Option<u64>,
+    /// Whether the packet carries another UUID than the metadata. Its layout is taken to be that of
+    /// the metadata all the same.
+    pub foreign_uuid: bool,
     /// Where the context starts.
     pub context_at_bits: u64,
     /// Where the events start.
@@ -291,6 +294,11 @@ impl PacketDecoder {
         Ok(true)
     }
 
+    /// Leaves out the rest of the packet's records.
+    pub fn skip_rest(&mut self) {
+        self.next = self.end;
+    }
+
     /// Position in its stream class of the class of the current record.
     #[inline]
     pub fn event_class_position(&self) -> usize {
@@ -404,17 +412,13 @@ struct PacketVisitor {
 }
 
 impl PacketVisitor {
-    fn check(&self, trace: &TraceClass) -> Result<(), Box<DecodeError>> {
+    fn check(&mut self, trace: &TraceClass) -> Result<(), Box<DecodeError>> {
         if let Some(magic) = self.magic
             && magic != u64::from(crate::packet::MAGIC)
         {
             return Err(DecodeError::new(0, Fault::BadMagic(magic)));
         }
-        if let (Some(found), Some(expected)) = (self.uuid, trace.uuid)
-            && found != expected
-        {
-            return Err(DecodeError::new(0, Fault::ForeignUuid { found, expected }));
-        }
+        self.info.foreign_uuid = matches!((self.uuid, trace.uuid), (Some(found), Some(own)) if found != own);
         Ok(())
     }
 

@@ -1,0 +1,455 @@
+//! One stream as messages: begin, losses, packets, events, end.
+//!
+//! A [`StreamReader`] takes packets from a [`PacketSource`] and stands on one message at a time. It
+//! derives losses from the packets' counters and corrects what certain tracers are known to write
+//! wrong ([`Quirks`]). It never invents an order: events come as they are in the packets.
+
+use std::sync::Arc;
+
+use sillage_ctf::message::{Discarded, Event, Message, Packet, StreamEdge};
+use sillage_ctf::model::{ClockSnapshot, Stream};
+use sillage_ctf::{PacketDecoder, PacketInfo};
+
+use super::packets::{PacketSource, PacketStep};
+use super::quirks::Quirks;
+use crate::Error;
+use crate::messages::Status;
+
+/// What a reader stands on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    Start,
+    StreamBegin,
+    LostEvents,
+    LostPackets,
+    PacketBegin,
+    Event,
+    PacketEnd,
+    Inactivity,
+    StreamEnd,
+    Done,
+}
+
+/// Losses found between two packets, in cycles.
+#[derive(Debug, Clone, Copy)]
+struct Loss {
+    count: Option<u64>,
+    begin: Option<u64>,
+    end: Option<u64>,
+}
+
+/// What is kept of the packet before.
+#[derive(Debug, Clone, Copy)]
+struct Previous {
+    end: Option<u64>,
+    discarded: Option<u64>,
+    sequence: Option<u64>,
+}
+
+/// The messages of one stream.
+#[derive(Debug)]
+pub struct StreamReader<P> {
+    stream: Arc<Stream>,
+    packets: P,
+    decoder: PacketDecoder,
+    quirks: Quirks,
+    at: At,
+    info: PacketInfo,
+    /// Corrected times of the current packet.
+    begin: Option<u64>,
+    end: Option<u64>,
+    clock: Clock,
+    snapshot: Option<ClockSnapshot>,
+    previous: Option<Previous>,
+    lost_events: Option<Loss>,
+    lost_packets: Option<Loss>,
+    /// The first event of the packet is decoded before the packet's begin is told.
+    peeked: Option<bool>,
+    /// Events before this time are left out (after a seek).
+    from_ns: Option<i64>,
+}
+
+/// Conversion of cycles, with the usual case of 1 GHz at hand.
+#[derive(Debug, Clone, Copy)]
+enum Clock {
+    None,
+    /// Nanoseconds to add.
+    Ghz(i64),
+    Other,
+}
+
+impl<P: PacketSource> StreamReader<P> {
+    /// A reader that has not begun.
+    pub fn new(stream: Arc<Stream>, packets: P, quirks: Quirks) -> Self {
+        Self {
+            clock: Clock::of(&stream),
+            stream,
+            packets,
+            decoder: PacketDecoder::new(),
+            quirks,
+            at: At::Start,
+            info: PacketInfo::default(),
+            begin: None,
+            end: None,
+            snapshot: None,
+            previous: None,
+            lost_events: None,
+            lost_packets: None,
+            peeked: None,
+            from_ns: None,
+        }
+    }
+
+    /// The stream.
+    pub fn stream(&self) -> &Arc<Stream> {
+        &self.stream
+    }
+
+    /// The stream with a class that has grown (live).
+    pub fn set_stream(&mut self, stream: Arc<Stream>) {
+        self.clock = Clock::of(&stream);
+        self.stream = stream;
+    }
+
+    /// Where the packets come from.
+    pub fn packets_mut(&mut self) -> &mut P {
+        &mut self.packets
+    }
+
+    /// Time of the current message, if it has one.
+    #[inline]
+    pub fn ns(&self) -> Option<i64> {
+        self.snapshot.and_then(|snapshot| snapshot.ns)
+    }
+
+    /// Goes to the next message.
+    ///
+    /// # Errors
+    /// A packet or event that can not be read; the reader is at its end then.
+    #[inline]
+    pub fn advance(&mut self) -> Result<Status, Error> {
+        if self.at == At::Event && self.from_ns.is_none() {
+            match self.decoder.next_event(&self.stream.class, self.packets.bytes()) {
+                Ok(true) => {
+                    self.snapshot = self.clock.snapshot(&self.stream, self.decoder.clock());
+                    return Ok(Status::Ready);
+                }
+                Ok(false) => return self.packet_end(),
+                Err(source) => return Err(self.fail(source)),
+            }
+        }
+        self.advance_rarely()
+    }
+
+    #[inline(never)]
+    fn advance_rarely(&mut self) -> Result<Status, Error> {
+        let result = match self.at {
+            At::Start => {
+                self.stand(At::StreamBegin, None);
+                Ok(Status::Ready)
+            }
+            At::StreamBegin | At::PacketEnd | At::Inactivity => self.next_packet(),
+            At::LostEvents => Ok(self.lost_packets_or_begin()),
+            At::LostPackets => Ok(self.packet_begin()),
+            At::PacketBegin | At::Event => self.next_event(),
+            At::StreamEnd | At::Done => {
+                self.at = At::Done;
+                Ok(Status::End)
+            }
+        };
+        if result.is_err() {
+            self.at = At::Done;
+        }
+        result
+    }
+
+    fn stand(&mut self, at: At, cycles: Option<u64>) {
+        self.at = at;
+        self.snapshot = cycles.and_then(|cycles| self.clock.snapshot(&self.stream, cycles));
+    }
+
+    fn fail(&mut self, source: Box<sillage_ctf::DecodeError>) -> Error {
+        self.at = At::Done;
+        let place = self.packets.place();
+        Error::Decode { path: place.path, packet: place.packet, offset_bytes: place.offset_bytes, source }
+    }
+
+    fn next_event(&mut self) -> Result<Status, Error> {
+        loop {
+            let found = match self.peeked.take() {
+                Some(found) => found,
+                None => {
+                    let bytes = self.packets.bytes();
+                    match self.decoder.next_event(&self.stream.class, bytes) {
+                        Ok(found) => found,
+                        Err(source) => return Err(self.fail(source)),
+                    }
+                }
+            };
+            if !found {
+                return self.packet_end();
+            }
+            self.stand(At::Event, Some(self.decoder.clock()));
+            let early = match (self.from_ns, self.ns()) {
+                (Some(from), Some(ns)) => ns < from,
+                _ => false,
+            };
+            if !early {
+                self.from_ns = None;
+                return Ok(Status::Ready);
+            }
+        }
+    }
+
+    fn packet_end(&mut self) -> Result<Status, Error> {
+        let last = self.decoder.clock();
+        if let Some(end) = &mut self.end
+            && (self.quirks.event_after_packet || *end == 0)
+        {
+            *end = (*end).max(last);
+        }
+        self.previous = Some(Previous {
+            end: self.end,
+            discarded: self.info.events_discarded,
+            sequence: self.info.sequence,
+        });
+        let end = self.end.filter(|_| self.stream.class.packets_have_end_time);
+        self.stand(At::PacketEnd, end);
+        Ok(Status::Ready)
+    }
+
+    fn next_packet(&mut self) -> Result<Status, Error> {
+        match self.packets.next_packet()? {
+            PacketStep::Packet => {}
+            PacketStep::Inactive(cycles) => {
+                self.stand(At::Inactivity, Some(cycles));
+                return Ok(Status::Ready);
+            }
+            PacketStep::Pending => return Ok(Status::Pending),
+            PacketStep::End => {
+                self.stand(At::StreamEnd, None);
+                return Ok(Status::Ready);
+            }
+        }
+        let trace = Arc::clone(&self.stream.trace);
+        self.info = match self.decoder.start(&trace.class, self.packets.bytes()) {
+            Ok(info) => info,
+            Err(source) => return Err(self.fail(source)),
+        };
+        self.peeked = None;
+        self.begin = self.info.begin;
+        self.end = self.info.end;
+        self.correct()?;
+        self.find_losses();
+        if self.from_ns.is_some() {
+            // Before the time that was sought, losses are left out like events.
+            let end = self.end.and_then(|end| self.clock.snapshot(&self.stream, end));
+            if end.and_then(|end| end.ns) < self.from_ns {
+                self.lost_events = None;
+                self.lost_packets = None;
+            }
+        }
+        if let Some(loss) = self.lost_events {
+            self.stand(At::LostEvents, loss.begin);
+            return Ok(Status::Ready);
+        }
+        Ok(self.lost_packets_or_begin())
+    }
+
+    fn lost_packets_or_begin(&mut self) -> Status {
+        self.lost_events = None;
+        if let Some(loss) = self.lost_packets {
+            self.stand(At::LostPackets, loss.begin);
+            return Status::Ready;
+        }
+        self.packet_begin()
+    }
+
+    fn packet_begin(&mut self) -> Status {
+        self.lost_packets = None;
+        let begin = self.begin.filter(|_| self.stream.class.packets_have_begin_time);
+        self.stand(At::PacketBegin, begin);
+        Status::Ready
+    }
+
+    /// Applies the quirks to the current packet's times.
+    fn correct(&mut self) -> Result<(), Error> {
+        let following = self.packets.following().and_then(|info| info.begin);
+        if let (Some(end), Some(begin)) = (self.end, self.begin) {
+            if self.quirks.event_after_packet {
+                // The end is where the next packet begins; at the end of a file, the last event.
+                self.end = Some(match following {
+                    Some(next) if !self.packets.is_last_of_file() => next,
+                    _ => begin,
+                });
+            } else if self.quirks.crash_end && end == 0 && begin != 0 {
+                self.end = Some(following.unwrap_or(0));
+            }
+        }
+        if self.quirks.event_before_packet {
+            self.correct_begin()?;
+        }
+        Ok(())
+    }
+
+    /// The packet begins at its first event if that is earlier, and ends where the next one begins.
+    fn correct_begin(&mut self) -> Result<(), Error> {
+        let found = match self.decoder.next_event(&self.stream.class, self.packets.bytes()) {
+            Ok(found) => found,
+            Err(source) => return Err(self.fail(source)),
+        };
+        self.peeked = Some(found);
+        if found && let Some(begin) = &mut self.begin {
+            *begin = (*begin).min(self.decoder.clock());
+        }
+        let trace = Arc::clone(&self.stream.trace);
+        let class = Arc::clone(&self.stream.class);
+        if let Some(bytes) = self.packets.following_bytes() {
+            let mut decoder = PacketDecoder::new();
+            if decoder.start(&trace.class, bytes).is_ok()
+                && decoder.next_event(&class, bytes).unwrap_or(false)
+            {
+                self.end = self.end.map(|_| decoder.clock());
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the counters with those of the packet before.
+    fn find_losses(&mut self) {
+        self.lost_events = None;
+        self.lost_packets = None;
+        let info = &self.info;
+        let class = &self.stream.class;
+        let timed = class.packets_have_begin_time && class.packets_have_end_time;
+        let begin = self.begin.filter(|_| timed);
+        let end = self.end.filter(|_| timed);
+        let Some(previous) = self.previous else {
+            // The counter started at an unknown value.
+            if info.events_discarded.is_some_and(|count| count > 0) {
+                self.lost_events = Some(Loss { count: None, begin, end });
+            }
+            return;
+        };
+        let previous_end = previous.end.filter(|_| timed);
+        if let (Some(now), Some(before)) = (info.events_discarded, previous.discarded) {
+            let bits = info.events_discarded_bits;
+            let count = if now >= before {
+                now - before
+            } else if bits < 64 {
+                // A narrow counter has wrapped.
+                (now + (1 << bits)).saturating_sub(before)
+            } else {
+                0
+            };
+            if count > 0 {
+                self.lost_events = Some(Loss { count: Some(count), begin: previous_end, end });
+            }
+        }
+        if let (Some(now), Some(before)) = (info.sequence, previous.sequence)
+            && now > before
+            && now - before > 1
+        {
+            let count = Some(now - before - 1);
+            self.lost_packets = Some(Loss { count, begin: previous_end, end: begin });
+        }
+    }
+
+    /// The message stood on.
+    #[inline]
+    pub fn current(&self) -> Option<Message<'_>> {
+        if self.at == At::Event {
+            let bytes = self.packets.bytes();
+            return Event::of_decoder(&self.stream, self.snapshot, bytes, &self.decoder).map(Message::Event);
+        }
+        self.current_rarely()
+    }
+
+    fn current_rarely(&self) -> Option<Message<'_>> {
+        let edge = || StreamEdge { stream: &self.stream, clock: self.snapshot };
+        let packet = || {
+            let bytes = self.packets.bytes();
+            Packet::of_decoder(&self.stream, self.snapshot, &self.info, bytes, &self.decoder)
+        };
+        let loss = |loss: &Option<Loss>| {
+            loss.map(|loss| Discarded {
+                stream: &self.stream,
+                count: loss.count,
+                begin: self.snapshot,
+                end: loss.end.and_then(|end| self.clock.snapshot(&self.stream, end)),
+            })
+        };
+        match self.at {
+            At::StreamBegin => Some(Message::StreamBegin(edge())),
+            At::StreamEnd => Some(Message::StreamEnd(edge())),
+            At::Inactivity => Some(Message::Inactivity(edge())),
+            At::PacketBegin => Some(Message::PacketBegin(packet())),
+            At::PacketEnd => Some(Message::PacketEnd(packet())),
+            At::LostEvents => loss(&self.lost_events).map(Message::DiscardedEvents),
+            At::LostPackets => loss(&self.lost_packets).map(Message::DiscardedPackets),
+            At::Event | At::Start | At::Done => None,
+        }
+    }
+
+    /// Leaves out the rest of the current packet's events.
+    pub fn skip_packet(&mut self) -> bool {
+        if !matches!(self.at, At::PacketBegin | At::Event) {
+            return false;
+        }
+        self.peeked = None;
+        self.decoder.skip_rest();
+        true
+    }
+
+    /// Starts again near a time: stream begin, then the packet that is open at `ns` and its events
+    /// from `ns` on. False when the packets can not be sought.
+    ///
+    /// # Errors
+    /// As [`advance`](Self::advance).
+    pub fn seek(&mut self, ns: i64) -> Result<bool, Error> {
+        let Some(clock) = self.stream.class.clock.clone() else {
+            return Ok(false);
+        };
+        let cycles = clock.cycles_at(ns).unwrap_or(u64::MAX);
+        let Some(before) = self.packets.seek(cycles)? else {
+            return Ok(false);
+        };
+        self.previous = before.map(|info| Previous {
+            end: info.end,
+            discarded: info.events_discarded,
+            sequence: info.sequence,
+        });
+        self.at = At::Start;
+        self.snapshot = None;
+        self.peeked = None;
+        self.lost_events = None;
+        self.lost_packets = None;
+        self.from_ns = Some(ns);
+        Ok(true)
+    }
+}
+
+impl Clock {
+    fn of(stream: &Stream) -> Self {
+        match &stream.class.clock {
+            None => Self::None,
+            Some(clock) if clock.frequency_hz == 1_000_000_000 => match clock.ns_from_origin(0) {
+                Some(base) => Self::Ghz(base),
+                None => Self::Other,
+            },
+            Some(_) => Self::Other,
+        }
+    }
+
+    #[inline]
+    fn snapshot(self, stream: &Stream, cycles: u64) -> Option<ClockSnapshot> {
+        match self {
+            Self::None => None,
+            Self::Ghz(base) => Some(ClockSnapshot { cycles, ns: base.checked_add_unsigned(cycles) }),
+            Self::Other => {
+                let clock = stream.class.clock.as_ref()?;
+                Some(ClockSnapshot { cycles, ns: clock.ns_from_origin(cycles) })
+            }
+        }
+    }
+}
