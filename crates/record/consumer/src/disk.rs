@@ -109,6 +109,15 @@ pub trait Disk {
     }
 }
 
+/// Writes our own bytes at `offset`, all or none.
+///
+/// # Errors
+/// The file system's.
+pub fn write_own<D: Disk>(disk: &D, file: &D::File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    // SAFETY: the slice is borrowed for the whole call.
+    unsafe { disk.write_all_at(file, &[Piece::of(bytes)], offset) }
+}
+
 fn advance(pieces: &mut Vec<Piece>, mut bytes: usize) {
     pieces.retain_mut(|piece| {
         let taken = bytes.min(piece.bytes);

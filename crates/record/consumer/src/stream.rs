@@ -11,7 +11,7 @@
 //! fails, both files are cut back to the packet before. [`Stream::recover`] does the same for files
 //! that a killed daemon left, so that a trace never ends in a torn packet (readers refuse it whole).
 
-use crate::disk::{Disk, Piece};
+use crate::disk::{Disk, Piece, write_own};
 use sillage_ctf::index::{self, ENTRY_SIZE_BYTES, Entry, HEADER_SIZE_BYTES, Header};
 use sillage_ctf::packet::{LTTNG_HEADER_SIZE_BYTES, LttngPacketHeader};
 use sillage_ring::Packet;
@@ -214,8 +214,7 @@ impl<D: Disk> Stream<D> {
         let make = || {
             let data = disk.create(&data_path)?;
             let index = disk.create(&index_path)?;
-            // SAFETY: our own bytes.
-            unsafe { disk.write_all_at(&index, &[Piece::of(&Header::V1_1.encode())], 0)? };
+            write_own(disk, &index, &Header::V1_1.encode(), 0)?;
             Ok(OpenFile { data, index, data_bytes: 0, index_bytes: HEADER_SIZE_BYTES as u64 })
         };
         make().inspect_err(|_| {

@@ -30,7 +30,9 @@ fn producer(memory: &RingMemory) -> Producer {
     let host = Host { monotonic_ns, cpu: || 5, rseq_offset: 0 };
     let (set, set_bytes, words, words_bytes) = memory.mapped();
     // SAFETY: the mapping outlives the test's producer; an all-zero page is a valid clock page.
-    unsafe { Producer::from_mapping(set, set_bytes, words, words_bytes, PAGE.0.as_ptr().cast(), host).unwrap() }
+    unsafe {
+        Producer::from_mapping(set, set_bytes, words, words_bytes, PAGE.0.as_ptr().cast(), host).unwrap()
+    }
 }
 
 fn emit(producer: &Producer, bytes: usize) -> Emit {

@@ -1,0 +1,40 @@
+//! Starting a session daemon and waiting until it serves.
+
+use crate::ControlError;
+use std::ffi::OsStr;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// How long a daemon may take until it serves.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Starts `program` with `arguments` as a daemon: one that detaches itself, and says so with a line on
+/// its standard output once it serves.
+///
+/// # Errors
+/// [`ControlError::Start`] with what it said.
+pub fn start_daemon(program: &Path, arguments: &[&OsStr]) -> Result<(), ControlError> {
+    let failed = |error: std::io::Error| ControlError::Start(format!("{}: {error}", program.display()));
+    let (mut ours, theirs) = UnixStream::pair().map_err(failed)?;
+    let (mut complaints, their_complaints) = UnixStream::pair().map_err(failed)?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null());
+    command.stdout(Stdio::from(OwnedFd::from(theirs))).stderr(Stdio::from(OwnedFd::from(their_complaints)));
+    command.spawn().map_err(failed)?;
+    drop(command); // and with it our copies of its ends
+    ours.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
+    let mut line = [0; 6];
+    if ours.read_exact(&mut line).is_ok() && line == *b"ready\n" {
+        return Ok(());
+    }
+    let mut said = String::new();
+    complaints.set_read_timeout(Some(Duration::from_millis(100))).map_err(failed)?;
+    // Whatever it said until it ended, or until it stopped talking.
+    let _ = complaints.read_to_string(&mut said);
+    let said = said.trim();
+    Err(ControlError::Start(if said.is_empty() { "it does not answer".into() } else { said.into() }))
+}

@@ -1,0 +1,329 @@
+//! The command line's requests: who may ask for what, and LTTng's answers.
+
+use crate::model::{Channel, Session};
+use crate::net::Attachment;
+use crate::recording::Goal;
+use crate::worker::{Daemon, Peer};
+use sillage_model::limits::{CHANNELS_MAX, NAME_BYTES_MAX, RULES_MAX, SESSIONS_MAX};
+use sillage_model::{ChannelSettings, EventRule};
+use sillage_protocol::control::{ChannelInfo, DaemonInfo, ErrorCode, Failure, ProgramInfo, Reply, Request};
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+/// The channel that `enable-event` makes when there is none.
+const DEFAULT_CHANNEL: &str = "channel0";
+
+fn fail<T>(code: ErrorCode) -> Result<T, Failure> {
+    Err(Failure { code, detail: String::new() })
+}
+
+/// Answer now, or later when others have done their part.
+enum Answer {
+    Now(Vec<Reply>),
+    Later,
+}
+
+fn done(reply: Reply) -> Result<Answer, Failure> {
+    Ok(Answer::Now(vec![reply, Reply::Done]))
+}
+
+impl Daemon {
+    /// Takes one request of a client.
+    pub(crate) fn request(&mut self, token: u64, kind: u16, body: &[u8]) {
+        let Some(client) = self.clients.get_mut(&token) else { return };
+        if std::mem::replace(&mut client.busy, true) {
+            // A second request before the answer to the first: no client of ours.
+            client.connection.closing = true;
+            return;
+        }
+        let peer = client.connection.peer;
+        let answer = match Request::decode(kind, body) {
+            Ok(request) => self.handle(token, peer, request),
+            Err(error) => Err(Failure { code: ErrorCode::Undefined, detail: error.to_string() }),
+        };
+        match answer {
+            Ok(Answer::Now(replies)) => self.answer(Some(token), replies),
+            Ok(Answer::Later) => {}
+            Err(failure) => self.answer(Some(token), vec![Reply::Failed(failure)]),
+        }
+    }
+
+    /// Sends a client its answer, if it is still there.
+    pub(crate) fn answer(&mut self, client: Option<u64>, replies: Vec<Reply>) {
+        let Some(token) = client else { return };
+        if let Some(client) = self.clients.get_mut(&token) {
+            client.busy = false;
+        }
+        for reply in replies {
+            self.send(token, reply.encode(), Attachment::Nothing);
+        }
+    }
+
+    fn handle(&mut self, token: u64, peer: Peer, request: Request) -> Result<Answer, Failure> {
+        match request {
+            Request::Ping => done(Reply::Daemon(DaemonInfo {
+                version: env!("CARGO_PKG_VERSION").into(),
+                keeper_pid: rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get() as u32),
+                worker_pid: std::process::id(),
+                restarts: self.restarts,
+                refused_programs: self.numbers.refused_programs,
+                last_refusal: self.numbers.last_refusal.clone(),
+            })),
+            Request::Create { session, output, created } => self.create(peer, session, &output, created),
+            Request::ListSessions => {
+                let visible = self.sessions.values().rev().filter(|session| sees(peer, session));
+                let sessions = visible.map(|session| Reply::Session(session.info()));
+                Ok(Answer::Now(sessions.chain([Reply::Done]).collect()))
+            }
+            Request::Describe { session } => self.describe(peer, &session),
+            Request::ListPrograms => Ok(Answer::Now(self.list_programs(peer))),
+            Request::EnableChannel { session, channel, settings } => {
+                let id = self.find(peer, &session)?;
+                self.enable_channel(token, id, channel, settings)
+            }
+            Request::DisableChannel { session, channel } => {
+                let id = self.find(peer, &session)?;
+                match self.session(id)?.channel(&channel) {
+                    Some(channel) => channel.enabled = false,
+                    None => return fail(ErrorCode::NoChannel),
+                }
+                self.rules_changed(id, token, vec![Reply::Done])
+            }
+            Request::EnableEvent { session, channel, rule } => {
+                let id = self.find(peer, &session)?;
+                let channel = self.enable_event(id, channel, rule)?;
+                self.rules_changed(id, token, vec![Reply::ChannelName(channel), Reply::Done])
+            }
+            Request::DisableEvent { session, channel, pattern } => {
+                let id = self.find(peer, &session)?;
+                let channel = self.disable_event(id, channel, pattern.as_deref())?;
+                self.rules_changed(id, token, vec![Reply::ChannelName(channel), Reply::Done])
+            }
+            Request::Start { session } => {
+                let id = self.find(peer, &session)?;
+                self.start(id, token).map(|()| Answer::Later)
+            }
+            Request::Stop { session } => {
+                let id = self.find(peer, &session)?;
+                self.stop(id, token).map(|()| Answer::Later)
+            }
+            Request::Destroy { session } => {
+                let id = self.find(peer, &session)?;
+                self.begin_destroy(id, Some(token));
+                Ok(Answer::Later)
+            }
+            Request::Summary { session } => {
+                let id = self.find(peer, &session)?;
+                let summary = self.summary(self.sessions.get(&id).ok_or_else(no_session)?);
+                done(Reply::Summary(summary))
+            }
+        }
+    }
+
+    fn find(&self, peer: Peer, name: &str) -> Result<u64, Failure> {
+        let found = self.sessions.iter().find(|(_, session)| session.name == name && sees(peer, session));
+        found.map(|(id, _)| *id).ok_or_else(no_session)
+    }
+
+    fn session(&mut self, id: u64) -> Result<&mut Session, Failure> {
+        self.sessions.get_mut(&id).ok_or_else(no_session)
+    }
+
+    fn create(&mut self, peer: Peer, name: String, output: &str, created: String) -> Result<Answer, Failure> {
+        let is_clean = |text: &str| !text.chars().any(char::is_control);
+        if name.is_empty() || name.contains('/') || !is_clean(&name) || !is_clean(&created) {
+            return fail(ErrorCode::Invalid);
+        }
+        let output = clean_path(Path::new(output))
+            .ok_or(Failure { code: ErrorCode::Invalid, detail: format!("{output} is no absolute path") })?;
+        // Names are unique in the daemon, whoever sees them.
+        if self.sessions.values().any(|session| session.name == name && !session.destroying) {
+            return fail(ErrorCode::SessionExists);
+        }
+        if self.sessions.len() >= SESSIONS_MAX {
+            return fail(ErrorCode::Limit);
+        }
+        let session = Session {
+            name,
+            output,
+            uid: peer.uid,
+            gid: peer.gid,
+            created,
+            active: false,
+            started_once: false,
+            destroying: false,
+            channels: Vec::new(),
+            traces: BTreeMap::new(),
+            unanswered: Vec::new(),
+        };
+        let info = session.info();
+        let id = self.new_id();
+        self.sessions.insert(id, session);
+        done(Reply::Session(info))
+    }
+
+    fn describe(&mut self, peer: Peer, name: &str) -> Result<Answer, Failure> {
+        let id = self.find(peer, name)?;
+        let session = self.session(id)?;
+        let mut replies = vec![Reply::Session(session.info())];
+        for (channel, totals) in session.channels.iter().zip(session.totals()) {
+            let (name, enabled, settings) = (channel.name.clone(), channel.enabled, channel.settings);
+            replies.push(Reply::Channel(ChannelInfo { name, enabled, settings, totals }));
+            replies.extend(channel.rules.iter().cloned().map(Reply::Rule));
+        }
+        replies.push(Reply::Done);
+        Ok(Answer::Now(replies))
+    }
+
+    fn list_programs(&self, peer: Peer) -> Vec<Reply> {
+        let mut replies = Vec::new();
+        for program in self.programs.values() {
+            let owner = program.connection.peer;
+            let Some(hello) = program.hello.as_ref().filter(|_| peer.uid == 0 || peer.uid == owner.uid)
+            else {
+                continue;
+            };
+            replies.push(Reply::Program(ProgramInfo {
+                pid: owner.pid,
+                uid: owner.uid,
+                procname: hello.procname.clone(),
+                tracer_version: hello.tracer_version.clone(),
+            }));
+            replies.extend(program.tracepoints.values().map(|t| Reply::Tracepoint(t.as_ref().clone())));
+        }
+        replies.push(Reply::Done);
+        replies
+    }
+
+    fn enable_channel(
+        &mut self,
+        token: u64,
+        id: u64,
+        name: String,
+        settings: ChannelSettings,
+    ) -> Result<Answer, Failure> {
+        if let Some(channel) = self.session(id)?.channel(&name) {
+            if channel.enabled {
+                return fail(ErrorCode::ChannelExists);
+            }
+            channel.enabled = true;
+            return self.rules_changed(id, token, vec![Reply::Done]);
+        }
+        self.add_channel(id, name, settings)?;
+        Ok(Answer::Now(vec![Reply::Done]))
+    }
+
+    fn add_channel(&mut self, id: u64, name: String, settings: ChannelSettings) -> Result<(), Failure> {
+        let is_bad = |c: char| c == '/' || c.is_control();
+        if name.is_empty() || name.starts_with('.') || name.contains(is_bad) || name.len() > NAME_BYTES_MAX {
+            return fail(ErrorCode::Invalid);
+        }
+        let settings = settings.normalised();
+        let settings =
+            settings.map_err(|error| Failure { code: ErrorCode::Invalid, detail: error.to_string() })?;
+        let channel_id = self.new_id();
+        let session = self.session(id)?;
+        if session.started_once {
+            return fail(ErrorCode::StartedOnce);
+        }
+        if session.channels.len() >= CHANNELS_MAX {
+            return fail(ErrorCode::Limit);
+        }
+        session.channels.push(Channel::new(channel_id, name, settings));
+        Ok(())
+    }
+
+    fn enable_event(&mut self, id: u64, channel: Option<String>, rule: EventRule) -> Result<String, Failure> {
+        if rule.pattern.as_str().is_empty() {
+            return fail(ErrorCode::Invalid);
+        }
+        if !rule.exclusions.is_empty() && !rule.pattern.has_star() {
+            return fail(ErrorCode::ExclusionInvalid);
+        }
+        let session = self.session(id)?;
+        let name = match channel {
+            Some(name) => name,
+            None if session.channels.iter().all(|channel| channel.name == DEFAULT_CHANNEL) => {
+                DEFAULT_CHANNEL.into()
+            }
+            None => return fail(ErrorCode::NeedChannel),
+        };
+        if session.channel(&name).is_none() {
+            self.add_channel(id, name.clone(), ChannelSettings::default())?;
+        }
+        let Some(channel) = self.session(id)?.channel(&name) else { return fail(ErrorCode::NoChannel) };
+        let same = |other: &EventRule| *other == EventRule { enabled: other.enabled, ..rule.clone() };
+        match channel.rules.iter().position(same) {
+            Some(at) if channel.rules[at].enabled => return fail(ErrorCode::EventEnabled),
+            Some(at) => channel.rules[at].enabled = true,
+            None if channel.rules.len() >= RULES_MAX => return fail(ErrorCode::Limit),
+            None => channel.rules.push(EventRule { enabled: true, ..rule }),
+        }
+        Ok(name)
+    }
+
+    fn disable_event(
+        &mut self,
+        id: u64,
+        channel: Option<String>,
+        pattern: Option<&str>,
+    ) -> Result<String, Failure> {
+        let session = self.session(id)?;
+        let name = match channel {
+            Some(name) => name,
+            None if session.channels.iter().any(|channel| channel.name != DEFAULT_CHANNEL) => {
+                return fail(ErrorCode::NeedChannel);
+            }
+            None => DEFAULT_CHANNEL.into(),
+        };
+        let Some(channel) = session.channel(&name) else { return fail(ErrorCode::NoChannel) };
+        let mut found = pattern.is_none();
+        for rule in &mut channel.rules {
+            if pattern.is_none_or(|pattern| rule.pattern.as_str() == pattern) {
+                rule.enabled = false;
+                found = true;
+            }
+        }
+        if found { Ok(name) } else { fail(ErrorCode::NoEvent) }
+    }
+
+    /// Tells programs; while the session records, the answer waits until they have confirmed.
+    fn rules_changed(&mut self, id: u64, token: u64, replies: Vec<Reply>) -> Result<Answer, Failure> {
+        self.changed = true;
+        let session = self.session(id)?;
+        let (active, known) = (session.active, session.started_once);
+        if known {
+            self.declare_all();
+        }
+        if !active {
+            return Ok(Answer::Now(replies));
+        }
+        self.confirm(id, Some(token), Goal::Answer(replies));
+        Ok(Answer::Later)
+    }
+}
+
+fn no_session() -> Failure {
+    Failure { code: ErrorCode::NoSession, detail: String::new() }
+}
+
+/// Sessions are their owner's and root's.
+fn sees(peer: Peer, session: &Session) -> bool {
+    !session.destroying && (peer.uid == 0 || peer.uid == session.uid)
+}
+
+/// An absolute path without `.` and `..`.
+fn clean_path(path: &Path) -> Option<PathBuf> {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::RootDir | Component::Normal(_) => out.push(component),
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            Component::Prefix(_) => return None,
+        }
+    }
+    out.is_absolute().then_some(out)
+}

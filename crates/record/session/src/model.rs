@@ -1,0 +1,209 @@
+//! What the daemon knows of recording: sessions with their channels, rules, ring sets and traces.
+//!
+//! Values and lookups only; who does what with them is in `recording` and `commands`.
+
+use crate::trace::Trace;
+use sillage_consumer::{Counters, Files, shared::RingMemory};
+use sillage_model::{BlockingTimeout, ChannelSettings, EventRule, LossMode};
+use sillage_protocol::control::{ChannelTotals, SessionInfo};
+use sillage_ring::{Geometry, HeaderForm, Kind};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Troubles that a summary names.
+const TROUBLES_MAX: usize = 32;
+
+/// Whose a ring set is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// All programs of the user that have rseq.
+    Shared,
+    /// One process without rseq.
+    Process {
+        /// Its process id.
+        pid: u32,
+        /// Its connection; None after a restart of the daemon, until it reconnects.
+        program: Option<u64>,
+    },
+}
+
+/// A ring set of a channel.
+pub struct RingSet {
+    /// Its memory.
+    pub memory: Arc<RingMemory>,
+    /// What became of its packets.
+    pub counters: Arc<Counters>,
+    /// Whose programs write it.
+    pub uid: u32,
+    /// Which of them.
+    pub holder: Holder,
+    /// Number of its first stream.
+    pub first_number: u32,
+    /// Its programs are gone; it is being emptied.
+    pub closing: bool,
+}
+
+/// A channel.
+pub struct Channel {
+    /// Its number for programs, never used twice.
+    pub id: u64,
+    /// Name.
+    pub name: String,
+    /// Settings.
+    pub settings: ChannelSettings,
+    /// Disabled channels record nothing.
+    pub enabled: bool,
+    /// What it records.
+    pub rules: Vec<EventRule>,
+    /// Where it records.
+    pub sets: Vec<RingSet>,
+    /// Rings of single processes so far.
+    pub private_rings: u32,
+    /// Totals of the sets that are gone.
+    pub past: ChannelTotals,
+    /// What went wrong outside of the sets.
+    pub troubles: Vec<String>,
+}
+
+impl Channel {
+    /// A new channel without rules.
+    pub fn new(id: u64, name: String, settings: ChannelSettings) -> Channel {
+        Channel {
+            id,
+            name,
+            settings,
+            enabled: true,
+            rules: Vec::new(),
+            sets: Vec::new(),
+            private_rings: 0,
+            past: ChannelTotals::default(),
+            troubles: Vec::new(),
+        }
+    }
+
+    /// The shape of its sets of this kind.
+    pub fn geometry(&self, kind: Kind, cpus: u32) -> Geometry {
+        Geometry {
+            kind,
+            cpus: if kind == Kind::Locked { 1 } else { cpus },
+            subbuf_shift: self.settings.subbuf_bytes.ilog2(),
+            subbuf_count: self.settings.subbuf_count as u32,
+            overwrite: self.settings.loss_mode == LossMode::Overwrite,
+            ordered: self.settings.ordered_clock,
+            header: HeaderForm::Large,
+        }
+    }
+
+    /// True if producers may wait for room.
+    pub fn blocks(&self) -> bool {
+        self.settings.blocking_timeout != BlockingTimeout::None
+    }
+
+    /// What it recorded and lost so far, in all its sets.
+    pub fn totals(&self) -> ChannelTotals {
+        let mut totals = ChannelTotals { channel: self.name.clone(), ..self.past.clone() };
+        for set in &self.sets {
+            add_set(&mut totals, set);
+        }
+        totals.troubles.extend(self.troubles.iter().cloned());
+        totals.troubles.truncate(TROUBLES_MAX);
+        totals
+    }
+
+    /// Remembers what went wrong, once.
+    pub fn trouble(&mut self, text: String) {
+        if self.troubles.len() < TROUBLES_MAX && !self.troubles.contains(&text) {
+            self.troubles.push(text);
+        }
+    }
+
+    /// Takes a set out; its totals stay.
+    pub fn forget_set(&mut self, set_id: u64) {
+        if let Some(at) = self.sets.iter().position(|set| set.memory.set_id() == set_id) {
+            let set = self.sets.swap_remove(at);
+            add_set(&mut self.past, &set);
+            self.past.troubles.truncate(TROUBLES_MAX);
+        }
+    }
+}
+
+fn add_set(totals: &mut ChannelTotals, set: &RingSet) {
+    let counters = set.counters.snapshot();
+    totals.packets += counters.packets;
+    totals.bytes += counters.bytes;
+    totals.overwritten += counters.overwritten;
+    totals.dropped_packets += counters.dropped_packets;
+    totals.dropped_bytes += counters.dropped_bytes;
+    for cpu in set.memory.active() {
+        for (total, lost) in totals.lost.iter_mut().zip(set.memory.lost(cpu)) {
+            // The rings' words are their programs': nonsense in them must not stop us.
+            *total = total.saturating_add(lost);
+        }
+    }
+    for trouble in counters.troubles {
+        if totals.troubles.len() < TROUBLES_MAX {
+            totals.troubles.push(trouble);
+        }
+    }
+}
+
+/// A session.
+pub struct Session {
+    /// Name.
+    pub name: String,
+    /// Directory of its trace.
+    pub output: PathBuf,
+    /// Owner.
+    pub uid: u32,
+    /// Owner's group.
+    pub gid: u32,
+    /// Local time of its creation.
+    pub created: String,
+    /// Recording now.
+    pub active: bool,
+    /// Was started once: channels are fixed.
+    pub started_once: bool,
+    /// Is going away: nobody finds it any more.
+    pub destroying: bool,
+    /// Channels, in the order of their ids in the trace.
+    pub channels: Vec<Channel>,
+    /// Traces by user.
+    pub traces: BTreeMap<u32, Trace<Files>>,
+    /// Programs that did not confirm the last stop.
+    pub unanswered: Vec<String>,
+}
+
+impl Session {
+    /// For the command line.
+    pub fn info(&self) -> SessionInfo {
+        let output = self.output.to_string_lossy().into_owned();
+        SessionInfo { name: self.name.clone(), output, uid: self.uid, active: self.active }
+    }
+
+    /// With whose rights its files are made.
+    pub fn files(&self) -> Files {
+        let own = rustix::process::geteuid().as_raw() == self.uid;
+        Files { owner: (!own).then_some((self.uid, self.gid)) }
+    }
+
+    /// True if the programs of this user are recorded: everybody's by root, else one's own.
+    pub fn records(&self, uid: u32) -> bool {
+        self.started_once && !self.destroying && (self.uid == 0 || self.uid == uid)
+    }
+
+    /// The channel of this name.
+    pub fn channel(&mut self, name: &str) -> Option<&mut Channel> {
+        self.channels.iter_mut().find(|channel| channel.name == name)
+    }
+
+    /// Totals of each channel.
+    pub fn totals(&self) -> Vec<ChannelTotals> {
+        let with_classes = |(index, channel): (usize, &Channel)| {
+            let mut totals = channel.totals();
+            totals.refused_classes += self.traces.values().map(|trace| trace.refused(index)).sum::<u64>();
+            totals
+        };
+        self.channels.iter().enumerate().map(with_classes).collect()
+    }
+}

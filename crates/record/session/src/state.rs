@@ -1,0 +1,230 @@
+//! What a worker leaves for the next one, as bytes: everything in `model` that cannot be seen in the
+//! rings or on disk.
+//!
+//! It is written to a fresh memory file whenever something changed, before anybody is told of the
+//! change, and handed to the keeper, which only holds it. Both ends are the same program, so there is
+//! one version; another one is refused, and then the sessions are gone.
+
+use crate::model::{Channel, Holder, RingSet, Session};
+use crate::trace::Trace;
+use rustix::fs::MemfdFlags;
+use sillage_consumer::{Counters, shared::RingMemory};
+use sillage_model::limits::{CHANNELS_MAX, NAME_BYTES_MAX, PROGRAMS_MAX, RULES_MAX, SESSIONS_MAX};
+use sillage_protocol::codec::{DecodeError, FRAME_HEADER_BYTES, Reader, Writer};
+use sillage_protocol::control::{
+    ChannelTotals, PATH_BYTES_MAX, get_rule, get_settings, put_rule, put_settings,
+};
+use sillage_protocol::program::{get_tracepoint, put_tracepoint};
+use sillage_ring::Kind;
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+const VERSION: u32 = 1;
+
+/// The numbers of the daemon that outlive a worker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Numbers {
+    /// Next number for a session, channel or ring set.
+    pub next_id: u64,
+    /// Programs thrown out for what they sent.
+    pub refused_programs: u64,
+    /// Why the last of them was.
+    pub last_refusal: String,
+}
+
+/// A set that was kept: where it belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct SetEntry {
+    set_id: u64,
+    uid: u32,
+    pid: u32,
+    first_number: u32,
+}
+
+/// Writes everything to a new memory file.
+///
+/// # Errors
+/// No memory or descriptors.
+pub fn save(numbers: &Numbers, sessions: &BTreeMap<u64, Session>) -> io::Result<OwnedFd> {
+    let fd = rustix::fs::memfd_create("sillage-state", MemfdFlags::CLOEXEC)?;
+    let mut file = File::from(fd);
+    file.write_all(&encode(numbers, sessions))?;
+    Ok(file.into())
+}
+
+/// Reads what an earlier worker saved. `set` gives the memory of a ring set, if it was kept and fits.
+///
+/// # Errors
+/// The file cannot be read, or is of another version.
+pub fn load(
+    state: OwnedFd,
+    cpus: u32,
+    mut set: impl FnMut(u64, sillage_ring::Geometry) -> Option<Arc<RingMemory>>,
+) -> io::Result<(Numbers, BTreeMap<u64, Session>)> {
+    let mut bytes = Vec::new();
+    let mut file = File::from(state);
+    file.rewind()?;
+    file.read_to_end(&mut bytes)?;
+    let body = bytes.get(FRAME_HEADER_BYTES..).unwrap_or_default();
+    decode(body, cpus, &mut set).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+fn encode(numbers: &Numbers, sessions: &BTreeMap<u64, Session>) -> Vec<u8> {
+    let mut w = Writer::frame(0, 0);
+    w.u32(VERSION);
+    w.u64(numbers.next_id);
+    w.u64(numbers.refused_programs);
+    w.str(&numbers.last_refusal);
+    w.count(sessions.len());
+    for (id, session) in sessions {
+        w.u64(*id);
+        put_session(&mut w, session);
+    }
+    w.finish()
+}
+
+fn put_session(w: &mut Writer, s: &Session) {
+    w.str(&s.name);
+    w.str(&s.output.to_string_lossy());
+    w.u32(s.uid);
+    w.u32(s.gid);
+    w.str(&s.created);
+    w.bool(s.active);
+    w.bool(s.started_once);
+    w.bool(s.destroying);
+    w.list(&s.unanswered, |w, name| w.str(name));
+    w.list(&s.channels, |w, c| {
+        w.u64(c.id);
+        w.str(&c.name);
+        put_settings(w, &c.settings);
+        w.bool(c.enabled);
+        w.list(&c.rules, put_rule);
+        w.u32(c.private_rings);
+        put_past(w, &c.past);
+        w.list(&c.sets, |w, set| {
+            w.u64(set.memory.set_id());
+            w.u32(set.uid);
+            w.u32(match set.holder {
+                Holder::Shared => 0,
+                Holder::Process { pid, .. } => pid,
+            });
+            w.u32(set.first_number);
+        });
+    });
+    w.count(s.traces.len());
+    for trace in s.traces.values() {
+        w.u32(trace.uid);
+        trace.uuid.iter().for_each(|byte| w.u8(*byte));
+        let (written, pending) = trace.metadata();
+        w.u64(written);
+        w.str(pending);
+        let classes: Vec<_> = trace.classes().collect();
+        w.list(&classes, |w, (classes, refused)| {
+            w.u64(*refused);
+            w.list(classes, |w, class| put_tracepoint(w, class));
+        });
+    }
+}
+
+type Sets<'a> = &'a mut dyn FnMut(u64, sillage_ring::Geometry) -> Option<Arc<RingMemory>>;
+
+fn decode(body: &[u8], cpus: u32, set: Sets<'_>) -> Result<(Numbers, BTreeMap<u64, Session>), DecodeError> {
+    let r = &mut Reader::new(body);
+    match r.u32()? {
+        VERSION => {}
+        other => return r.unknown("state version", other),
+    }
+    let numbers =
+        Numbers { next_id: r.u64()?, refused_programs: r.u64()?, last_refusal: r.string(PATH_BYTES_MAX)? };
+    let sessions = r.list(SESSIONS_MAX, |r| Ok((r.u64()?, get_session(r, cpus, set)?)))?;
+    r.end()?;
+    Ok((numbers, sessions.into_iter().collect()))
+}
+
+fn get_session(r: &mut Reader<'_>, cpus: u32, set: Sets<'_>) -> Result<Session, DecodeError> {
+    let name = |r: &mut Reader<'_>| r.string(NAME_BYTES_MAX);
+    let mut session = Session {
+        name: name(r)?,
+        output: r.string(PATH_BYTES_MAX)?.into(),
+        uid: r.u32()?,
+        gid: r.u32()?,
+        created: name(r)?,
+        active: r.bool()?,
+        started_once: r.bool()?,
+        destroying: r.bool()?,
+        unanswered: r.list(PROGRAMS_MAX, |r| r.string(PATH_BYTES_MAX))?,
+        channels: r.list(CHANNELS_MAX, |r| get_channel(r, cpus, set))?,
+        traces: BTreeMap::new(),
+    };
+    for _ in 0..r.count(usize::MAX)? {
+        let uid = r.u32()?;
+        let mut uuid = [0; 16];
+        for byte in &mut uuid {
+            *byte = r.u8()?;
+        }
+        let (written, pending) = (r.u64()?, r.string(usize::MAX)?);
+        let classes = r.list(CHANNELS_MAX, |r| {
+            let refused = r.u64()?;
+            Ok((r.list(usize::MAX, get_tracepoint)?, refused))
+        })?;
+        let trace = Trace::adopt(session.files(), &session.output, uid, uuid, written, pending, classes);
+        session.traces.insert(uid, trace);
+    }
+    Ok(session)
+}
+
+fn get_channel(r: &mut Reader<'_>, cpus: u32, memory: Sets<'_>) -> Result<Channel, DecodeError> {
+    let id = r.u64()?;
+    let name = r.string(NAME_BYTES_MAX)?;
+    let mut channel = Channel::new(id, name, get_settings(r)?);
+    channel.enabled = r.bool()?;
+    channel.rules = r.list(RULES_MAX, get_rule)?;
+    channel.private_rings = r.u32()?;
+    channel.past = get_past(r)?;
+    let entries = r.list(usize::MAX, |r| {
+        Ok(SetEntry { set_id: r.u64()?, uid: r.u32()?, pid: r.u32()?, first_number: r.u32()? })
+    })?;
+    for entry in entries {
+        let (kind, holder) = match entry.pid {
+            0 => (Kind::Rseq, Holder::Shared),
+            pid => (Kind::Locked, Holder::Process { pid, program: None }),
+        };
+        let geometry = channel.geometry(kind, cpus);
+        match memory(entry.set_id, geometry) {
+            Some(memory) => channel.sets.push(RingSet {
+                memory,
+                counters: Arc::new(Counters::default()),
+                uid: entry.uid,
+                holder,
+                first_number: entry.first_number,
+                closing: false,
+            }),
+            None => channel.trouble("a ring set did not survive the restart of the daemon".into()),
+        }
+    }
+    Ok(channel)
+}
+
+fn put_past(w: &mut Writer, t: &ChannelTotals) {
+    for n in [t.packets, t.bytes, t.overwritten, t.dropped_packets, t.dropped_bytes] {
+        w.u64(n);
+    }
+    t.lost.iter().for_each(|n| w.u64(*n));
+    w.list(&t.troubles, |w, text| w.str(text));
+}
+
+fn get_past(r: &mut Reader<'_>) -> Result<ChannelTotals, DecodeError> {
+    let mut t = ChannelTotals::default();
+    for n in [&mut t.packets, &mut t.bytes, &mut t.overwritten, &mut t.dropped_packets, &mut t.dropped_bytes]
+    {
+        *n = r.u64()?;
+    }
+    for n in &mut t.lost {
+        *n = r.u64()?;
+    }
+    t.troubles = r.list(RULES_MAX, |r| r.string(PATH_BYTES_MAX))?;
+    Ok(t)
+}
