@@ -19,8 +19,8 @@ use std::time::Duration;
 use std::vec::Vec;
 
 /// Sub-buffers of 32 bytes, records of a 6-byte header and this payload: two fit, the third opens.
-const PAYLOAD: [u8; 4] = [0; 4];
-const RECORD_BYTES: u64 = 10;
+const PAYLOAD: [u8; 5] = [0; 5];
+const RECORD_BYTES: u64 = 11;
 
 /// A ring of loom's atomics. A record's bytes are one cell, at its position in the ring.
 struct Ring {
