@@ -13,5 +13,7 @@ extern crate std;
 pub mod codec;
 #[cfg(feature = "control")]
 pub mod control;
+#[cfg(feature = "live")]
+pub mod live;
 pub mod paths;
 pub mod program;
