@@ -8,12 +8,14 @@ mod number;
 mod output;
 mod time;
 
+mod counter;
 pub mod ctf;
 pub mod details;
 pub mod pretty;
 
 use sillage_ctf::{Message, Packet};
 
+pub use counter::Counter;
 pub use output::{Output, write_all_to};
 pub use time::{WallClock, Zone};
 

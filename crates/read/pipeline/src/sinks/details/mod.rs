@@ -12,7 +12,7 @@ mod values;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use sillage_ctf::model::{ClockSnapshot, CtfVersion, EnvValue, FieldClass, Stream, Trace, TraceClass};
+use sillage_ctf::model::{ClockSnapshot, CtfVersion, EnvValue, FieldClass, Stream, Trace, TraceClass, Uuid};
 use sillage_ctf::{Discarded, Event, Message, Packet};
 
 use self::metadata::{write_clock_class, write_event_class, write_stream_class, write_trace_class};
@@ -89,7 +89,8 @@ pub struct Details {
 /// What was shown of a trace.
 #[derive(Debug)]
 struct KnownTrace {
-    index: usize,
+    /// Number, name and UUID: sources that are merged share numbers.
+    identity: (usize, Option<String>, Option<Uuid>),
     stream_classes: HashSet<usize>,
     event_classes: HashSet<usize>,
     /// Its streams that have begun: (class id, id).
@@ -120,11 +121,15 @@ impl Details {
     }
 
     fn trace_number(&mut self, trace: &Trace) -> usize {
-        if let Some(number) = self.traces.iter().position(|known| known.index == trace.index) {
+        let known = self.traces.iter().position(|known| {
+            let (index, name, uuid) = &known.identity;
+            *index == trace.index && *name == trace.name && *uuid == trace.class.uuid
+        });
+        if let Some(number) = known {
             return number;
         }
         self.traces.push(KnownTrace {
-            index: trace.index,
+            identity: (trace.index, trace.name.clone(), trace.class.uuid),
             stream_classes: HashSet::new(),
             event_classes: HashSet::new(),
             streams: Vec::new(),

@@ -19,7 +19,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use sillage_ctf::model::{ClockSnapshot, Scope, Stream, Trace};
-use sillage_ctf::{Discarded, Event, Message, Packet};
+use sillage_ctf::{Discarded, Event, Message};
 
 pub use options::{ClockFormat, Dialect, Headings, Names, NegativeTimes, Options};
 
@@ -40,8 +40,8 @@ pub struct Pretty {
     output: Output,
     notes: Box<dyn Write + Send>,
     times: LastTimes,
-    /// By number of the stream in its source.
-    streams: Vec<Option<StreamState>>,
+    /// By number of the stream in its source; sources that are merged share numbers.
+    streams: Vec<Vec<StreamState>>,
     traces: Vec<TraceForms>,
     indexes: Vec<u64>,
 }
@@ -116,16 +116,23 @@ impl Pretty {
 
     fn event(&mut self, event: &Event<'_>) -> Result<(), Error> {
         let stream = event.stream;
-        let at = match self.streams.get(stream.index) {
-            Some(Some(state)) if Arc::ptr_eq(&self.traces[state.trace].trace, &stream.trace) => state.trace,
-            _ => self.enter_stream(stream),
+        let place = match self.find(stream) {
+            Some(place) => place,
+            None => {
+                let place = self.enter_stream(stream);
+                self.packet(stream, place, |writer| {
+                    event.visit(Scope::PacketContext, writer);
+                });
+                place
+            }
         };
         if stream.class.clock.is_some() {
             self.time(event.clock)?;
         }
         let Self { output, traces, streams, options, palette, indexes, .. } = self;
         let out = &mut output.bytes;
-        let forms = &mut traces[at];
+        let state = &streams[stream.index][place];
+        let forms = &mut traces[state.trace];
         if !matches!(forms.events.get(event.class.index), Some(Some(_))) {
             forms.enter_event(event, options, palette);
         }
@@ -135,9 +142,7 @@ impl Pretty {
         };
         out.extend_from_slice(&own.head);
         let mut between = false;
-        if let Some(Some(state)) = streams.get(stream.index)
-            && !state.packet.is_empty()
-        {
+        if !state.packet.is_empty() {
             out.extend_from_slice(&state.packet);
             between = true;
         }
@@ -258,6 +263,13 @@ impl Pretty {
         let _ = self.notes.write_all(text.as_bytes());
     }
 
+    /// Where the state of the stream is.
+    #[inline]
+    fn find(&self, stream: &Stream) -> Option<usize> {
+        let states = self.streams.get(stream.index)?;
+        states.iter().position(|state| Arc::ptr_eq(&self.traces[state.trace].trace, &stream.trace))
+    }
+
     #[cold]
     fn enter_stream(&mut self, stream: &Stream) -> usize {
         let known = self.traces.iter().position(|forms| Arc::ptr_eq(&forms.trace, &stream.trace));
@@ -266,25 +278,21 @@ impl Pretty {
             self.traces.len() - 1
         });
         if self.streams.len() <= stream.index {
-            self.streams.resize_with(stream.index + 1, || None);
+            self.streams.resize_with(stream.index + 1, Vec::new);
         }
-        self.streams[stream.index] = Some(StreamState { trace, packet: Vec::new() });
-        trace
+        self.streams[stream.index].push(StreamState { trace, packet: Vec::new() });
+        self.streams[stream.index].len() - 1
     }
 
-    /// Prepares the text of a packet's context.
-    fn packet(&mut self, packet: &Packet<'_>) {
-        let stream = packet.stream;
-        let at = self.enter_stream(stream);
+    /// Prepares the text of a packet's context, which `visit` tells.
+    fn packet(&mut self, stream: &Stream, place: usize, visit: impl FnOnce(&mut FieldWriter<'_>)) {
+        let state = &mut self.streams[stream.index][place];
+        state.packet.clear();
         let shown = stream.class.packet_context.as_deref().and_then(|class| class.as_struct());
-        let shown = shown.is_some_and(|class| class.members.is_empty() || class.visible().next().is_some());
-        let Some(Some(state)) = self.streams.get_mut(stream.index) else {
-            return;
-        };
-        if !shown {
+        if !shown.is_some_and(|class| class.members.is_empty() || class.visible().next().is_some()) {
             return;
         }
-        let trace = &mut self.traces[at];
+        let trace = &mut self.traces[state.trace];
         let style = trace.style;
         let Some(forms) = trace.stream_forms(stream.class.index) else {
             return;
@@ -292,15 +300,14 @@ impl Pretty {
         if self.options.names.scope {
             push_name(&mut state.packet, "stream.packet.context", &self.palette);
         }
-        let mut writer = FieldWriter {
+        visit(&mut FieldWriter {
             out: &mut state.packet,
             forms: &mut forms.packet,
             names: self.options.names.context,
             palette: &self.palette,
             style,
             indexes: &mut self.indexes,
-        };
-        packet.visit_context(&mut writer);
+        });
     }
 
     /// Tells of a loss.
@@ -420,7 +427,10 @@ impl Sink for Pretty {
         match message {
             Message::Event(event) => self.event(event),
             Message::PacketBegin(packet) => {
-                self.packet(packet);
+                let place = self.find(packet.stream).unwrap_or_else(|| self.enter_stream(packet.stream));
+                self.packet(packet.stream, place, |writer| {
+                    packet.visit_context(writer);
+                });
                 Ok(())
             }
             Message::DiscardedEvents(loss) => self.discarded(loss, "event"),
