@@ -17,6 +17,7 @@
 mod error;
 mod messages;
 
+pub mod filters;
 pub mod sinks;
 pub mod sources;
 

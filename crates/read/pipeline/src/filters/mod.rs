@@ -1,0 +1,14 @@
+//! What stands between source and sink: ranges of time, stream intersection, merging, matching.
+//!
+//! A filter takes [`Messages`](crate::Messages) and is such a sequence itself. None holds more than
+//! one message per stream.
+
+mod bound;
+mod intersection;
+mod merge;
+mod trimmer;
+
+pub use bound::{Bound, BoundError};
+pub use intersection::{Intersection, intersect};
+pub use merge::Merge;
+pub use trimmer::Trimmer;
