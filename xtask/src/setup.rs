@@ -1,0 +1,64 @@
+//! Debian packages that the demo, the tests and the benchmarks need: installed when we are root,
+//! named in one command to copy when we are not.
+
+use anyhow::{Context, bail};
+use std::process::{Command, Stdio};
+
+/// What the demo needs: a compiler, LTTng-UST's headers and helpers, and the other reader.
+pub const DEMO: &[&str] = &["gcc", "libc6-dev", "liblttng-ust-dev", "babeltrace2"];
+/// What the tests need besides: the real daemons, and the tools that interrupt programs.
+pub const TEST: &[&str] = &[
+    "gcc",
+    "g++",
+    "libc6-dev",
+    "liblttng-ust-dev",
+    "babeltrace2",
+    "lttng-tools",
+    "gdb",
+    "python3",
+    "zstd",
+    "binutils",
+];
+
+/// Sees to it that all `packages` are installed.
+pub fn need(packages: &[&str]) -> anyhow::Result<()> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|p| !installed(p)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.join(" ");
+    if !is_root() {
+        bail!("missing Debian packages; install them and run this again:\n    sudo apt-get install {list}");
+    }
+    eprintln!("installing Debian packages: {list}");
+    let apt = |arguments: &[&str]| -> anyhow::Result<bool> {
+        let status = Command::new("apt-get")
+            .args(arguments)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .stdout(Stdio::null())
+            .status()
+            .context("cannot run apt-get; install the packages by hand")?;
+        Ok(status.success())
+    };
+    let install: Vec<&str> =
+        ["install", "-y", "--no-install-recommends"].into_iter().chain(missing).collect();
+    // The package lists may be new enough already: only a failure is worth fetching them.
+    let done = apt(&install)? || (apt(&["update"])? && apt(&install)?);
+    if !done {
+        bail!("apt-get could not install: {list}");
+    }
+    Ok(())
+}
+
+fn installed(package: &str) -> bool {
+    Command::new("dpkg-query")
+        .args(["-W", "-f=${db:Status-Status}", package])
+        .stderr(Stdio::null())
+        .output()
+        .is_ok_and(|o| o.stdout == b"installed")
+}
+
+/// True if this process may install packages.
+pub fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|o| o.stdout.trim_ascii() == b"0")
+}
