@@ -97,3 +97,18 @@ unsafe extern "C" fn after_in_child() {
         listener::start_in_child();
     }
 }
+
+/// In a child that libc's handlers were not told of (made by a raw `clone`): sets it up, unless the
+/// parent was inside the registry at that moment.
+///
+/// # Safety
+/// This thread is the only one of the process.
+pub unsafe fn adopt_child() {
+    if is_home() || registry::is_held() {
+        return;
+    }
+    registry::hold();
+    call(&HOLD_ALLOCATOR);
+    // SAFETY: the locks were taken just above, by this only thread.
+    unsafe { after_in_child() };
+}

@@ -246,6 +246,11 @@ pub(crate) unsafe fn release() {
     unsafe { REGISTRY.release() };
 }
 
+/// True while somebody holds the registry.
+pub(crate) fn is_held() -> bool {
+    REGISTRY.is_held()
+}
+
 /// True if nothing was ever registered.
 pub(crate) fn is_empty() -> bool {
     lock().is_none_or(|r| r.modules.is_none() && r.providers.is_none())

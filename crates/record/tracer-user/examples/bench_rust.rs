@@ -1,0 +1,86 @@
+//! Nanoseconds for each event of `tracepoint!`, beside the floor: `bench_rust [BATCHES] [THREADS]`
+//!
+//! The program is its own daemon (a flight recorder of 4 MiB × 4 for each CPU). Batches of 20,000
+//! events; min, median and p90 of the batches. Pinned, and SCHED_FIFO when `BENCH_FIFO` is set.
+
+#[path = "../tests/support/mod.rs"]
+mod support;
+
+use sillage_tracer_user::{event, tracepoint};
+use std::hint::black_box;
+use std::time::Instant;
+use support::{Daemon, Options};
+
+const BATCH: u32 = 20_000;
+
+tracepoint! {
+    ONE = rust:one(a: i32);
+    FOUR = rust:four(a: i32, b: i32, c: i32, d: i32);
+    TEXT = rust:text(a: i32, text: &str);
+    OFF = off:never(a: i32);
+}
+
+fn measure(name: &str, batches: usize, threads: usize, batch: fn()) {
+    let run = move |number: usize| {
+        pin(number);
+        batch();
+        let times = (0..batches).map(|_| {
+            let start = Instant::now();
+            batch();
+            start.elapsed().as_secs_f64() * 1e9 / f64::from(BATCH)
+        });
+        times.collect::<Vec<f64>>()
+    };
+    let handles: Vec<_> = (0..threads).map(|n| std::thread::spawn(move || run(n))).collect();
+    let mut ns: Vec<f64> = handles.into_iter().flat_map(|h| h.join().expect("a thread")).collect();
+    ns.sort_by(f64::total_cmp);
+    let (median, p90) = (ns[ns.len() / 2], ns[ns.len() * 9 / 10]);
+    println!("{name:<28} threads {threads} min {:.2} median {median:.2} p90 {p90:.2}", ns[0]);
+}
+
+fn pin(number: usize) {
+    // SAFETY: the set and the parameter are valid; failing is allowed.
+    unsafe {
+        let cpus = libc::sysconf(libc::_SC_NPROCESSORS_ONLN) as usize;
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(number % cpus, &mut set);
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &set);
+        if std::env::var_os("BENCH_FIFO").is_some() {
+            let priority = libc::sched_param { sched_priority: 1 };
+            libc::sched_setscheduler(0, libc::SCHED_FIFO, &priority);
+        }
+    }
+}
+
+fn main() {
+    let number = |n: usize, default| std::env::args().nth(n).and_then(|a| a.parse().ok()).unwrap_or(default);
+    let Some(dir) = std::env::var_os("SILLAGE_RUNDIR") else {
+        // The tracepoints registered before `main`: start again, with a daemon that waits.
+        let options = Options { overwrite: true, subbuf_bytes: 4 << 20, names: &["rust:"], ..Options::default() };
+        for ordered in [false, true] {
+            println!("clock {}", if ordered { "ordered" } else { "plain" });
+            let daemon = Daemon::new(Options { ordered, ..options });
+            let mut again = std::process::Command::new(std::env::current_exe().expect("this program"));
+            again.args(std::env::args().skip(1)).env("SILLAGE_RUNDIR", &daemon.keeper.dir);
+            assert!(again.status().expect("the program starts").success());
+        }
+        return;
+    };
+    assert!(ONE.is_enabled() && !OFF.is_enabled(), "the daemon of {dir:?} records rust:*");
+    let (batches, threads) = (number(1, 400), number(2, 1));
+    measure("floor: empty loop", batches, 1, || (0..BATCH).for_each(|i| {
+        black_box(i);
+    }));
+    // SAFETY: x86-64 has a TSC.
+    measure("floor: rdtsc", batches, 1, || (0..BATCH).for_each(|_| unsafe {
+        black_box(std::arch::x86_64::_rdtsc());
+    }));
+    measure("disabled", batches, 1, || (0..BATCH as i32).for_each(|i| {
+        event!(OFF, black_box(i));
+    }));
+    measure("one int", batches, threads, || (0..BATCH as i32).for_each(|i| event!(ONE, i)));
+    measure("four ints", batches, threads, || (0..BATCH as i32).for_each(|i| event!(FOUR, i, i, i, i)));
+    measure("int and 15 letters", batches, threads, || {
+        (0..BATCH as i32).for_each(|i| event!(TEXT, i, "fifteen letters"));
+    });
+}
