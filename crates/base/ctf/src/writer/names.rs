@@ -45,9 +45,13 @@ pub(super) fn is_identifier(text: &str) -> bool {
 }
 
 /// The text with everything that may not be in a name replaced by an underscore.
+fn letters(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+}
+
+/// The same, as a name that may stand alone.
 pub(super) fn identifier(text: &str) -> String {
-    let mut out: String =
-        text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
+    let mut out = letters(text);
     if out.is_empty() || out.starts_with(|c: char| c.is_ascii_digit()) || KEYWORDS.contains(&out.as_str()) {
         out.insert(0, '_');
     }
@@ -109,7 +113,10 @@ pub(super) fn members(class: &StructClass, version: CtfVersion, scope: Scope) ->
             (_, Some(name)) => name.to_owned(),
             // Trace Compass does not find the CPU by any other name.
             _ if scope == Scope::PacketContext && member.name == "cpu_id" => member.name.clone(),
-            _ => format!("_{}", identifier(&member.name)),
+            _ => {
+                let name = format!("_{}", letters(&member.name));
+                if is_identifier(&name) { name } else { format!("_{name}") }
+            }
         }
     });
     names.map(|name| unique(name, &mut used)).collect()

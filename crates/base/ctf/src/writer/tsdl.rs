@@ -116,7 +116,7 @@ fn packet_context(
     let mut added = String::new();
     for (add, name) in [(layout.add_packet_size, "packet_size"), (layout.add_content_size, "content_size")] {
         if add {
-            let _ = writeln!(added, "\t\tinteger {{ size = 64; align = 8; signed = false; }} {name};");
+            let _ = writeln!(added, "\t\t{} {name};", scopes.own_integer(64));
         }
     }
     if added.is_empty() {

@@ -14,7 +14,7 @@ use crate::decode::{Node, Plan};
 use crate::model::{
     BitLayout, ByteOrder, CtfVersion, DisplayBase, FieldClass, FieldKind, FieldPath, FieldRef, IntRange,
     IntegerClass, IntegerLayout, Length, PathItem, RawPath, Role, Scope, SelectorKind, StreamClass,
-    StringEncoding, StringExtent, StructClass, TraceClass, VariantClass,
+    StringEncoding, StringExtent, StructClass, TraceClass, VariantClass, VariantOption,
 };
 
 /// What the fields of all scopes need to know.
@@ -26,6 +26,16 @@ pub(super) struct Scopes<'a> {
 }
 
 impl<'a> Scopes<'a> {
+    /// An integer that the source does not have, in this machine's byte order.
+    pub(super) fn own_integer(&self, size_bits: u32) -> String {
+        let order = match ByteOrder::NATIVE {
+            native if native == self.order => "",
+            ByteOrder::Big => " byte_order = be;",
+            ByteOrder::Little => " byte_order = le;",
+        };
+        format!("integer {{ size = {size_bits}; align = 8; signed = false;{order} }}")
+    }
+
     /// Writes a scope as `name := struct { … } align(N);`; nothing when it has no fields.
     pub(super) fn scope(
         &self,
@@ -314,7 +324,7 @@ impl<'a> ScopeWriter<'a> {
         };
         let reference = reference.unwrap_or_else(|| {
             let count = unique(format!("__{}_length", name.trim_start_matches('_')), used);
-            out.before.push(format!("integer {{ size = 32; align = 8; signed = false; }} {count};"));
+            out.before.push(format!("{} {count};", self.shared.own_integer(32)));
             self.slots[id].form = Form::Counted;
             count
         });
@@ -340,7 +350,7 @@ impl<'a> ScopeWriter<'a> {
     ) -> (String, String) {
         self.slots[id].form = Form::Tagged;
         let tag = unique(format!("__{}_tag", name.trim_start_matches('_')), used);
-        let mut text = String::from("enum : integer { size = 16; align = 8; signed = false; } { ");
+        let mut text = format!("enum : {} {{ ", self.shared.own_integer(16));
         for (index, label) in labels.into_iter().enumerate() {
             let _ = write!(text, "{} = {index}, ", quoted(label));
         }
@@ -390,20 +400,8 @@ impl<'a> ScopeWriter<'a> {
         let FieldKind::Integer(selector) = &self.target(path)?.kind else {
             return None;
         };
-        let mut names = Vec::new();
-        for option in &class.options {
-            // An underscore in front would be taken away from the option but not from the label.
-            let name = option.name.as_deref().filter(|n| is_identifier(n) && !n.starts_with('_'))?;
-            let of_label = selector.mappings.iter().filter(|m| m.label == name).flat_map(|m| &m.ranges);
-            let mut wanted: Vec<_> = of_label.map(|r| (r.lower, r.upper)).collect();
-            let mut have: Vec<_> = option.ranges.iter().map(|r| (r.lower, r.upper)).collect();
-            wanted.sort_unstable();
-            have.sort_unstable();
-            if wanted != have {
-                return None;
-            }
-            names.push(name.to_owned());
-        }
+        let names: Option<Vec<String>> = class.options.iter().map(|o| label_of(selector, o)).collect();
+        let names = names?;
         let all_different = names.iter().collect::<HashSet<_>>().len() == names.len();
         all_different.then_some((tag, names))
     }
@@ -484,6 +482,23 @@ impl<'a> ScopeWriter<'a> {
         }
         Some(class)
     }
+}
+
+/// The label of the selector that stands for exactly the option's values and may be its name in
+/// TSDL. With an underscore in front, readers show the option's own name; without, they show it
+/// with one less, which is better than another label.
+fn label_of(selector: &IntegerClass, option: &VariantOption) -> Option<String> {
+    let name = option.name.as_deref()?;
+    let sorted = |ranges: &mut dyn Iterator<Item = &IntRange>| {
+        let mut all: Vec<_> = ranges.map(|r| (r.lower, r.upper)).collect();
+        all.sort_unstable();
+        all
+    };
+    let have = sorted(&mut option.ranges.iter());
+    [format!("_{name}"), name.to_owned()].into_iter().filter(|label| is_identifier(label)).find(|label| {
+        let of_label = selector.mappings.iter().filter(|m| m.label == *label);
+        sorted(&mut of_label.flat_map(|m| &m.ranges)) == have
+    })
 }
 
 /// Names for the options of a variant behind a tag of our own.

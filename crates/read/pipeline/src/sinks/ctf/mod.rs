@@ -14,7 +14,7 @@ use std::fs::{self, DirBuilder};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sillage_ctf::model::{CtfVersion, Stream, TraceClass};
+use sillage_ctf::model::{CtfVersion, Stream, Trace, TraceClass};
 use sillage_ctf::writer::TraceWriter;
 use sillage_ctf::{Message, Packet};
 
@@ -71,16 +71,26 @@ impl CtfOptions {
 pub struct CtfSink {
     options: CtfOptions,
     traces: Vec<TraceDirectory>,
-    /// By stream index: number of its trace here, and its file.
-    streams: Vec<Option<(usize, StreamSink)>>,
+    /// By number of the stream in its source; sources that are merged share numbers.
+    streams: Vec<Vec<Entry>>,
     created: Vec<PathBuf>,
+}
+
+/// A stream that is written.
+#[derive(Debug)]
+struct Entry {
+    /// Its trace as it was told last (it grows in a live session).
+    trace: Arc<Trace>,
+    name: Option<String>,
+    /// Number of the trace's directory.
+    directory: usize,
+    file: StreamSink,
 }
 
 #[derive(Debug)]
 struct TraceDirectory {
     path: PathBuf,
-    /// The trace's number in the source.
-    index: usize,
+    trace: Arc<Trace>,
     writer: TraceWriter,
     files: HashSet<PathBuf>,
     /// The metadata has grown since it was written.
@@ -99,26 +109,52 @@ impl CtfSink {
         std::mem::take(&mut self.created)
     }
 
-    fn stream(&mut self, stream: &Stream) -> Result<(&TraceWriter, &mut StreamSink), Error> {
-        let index = stream.index;
-        if self.streams.get(index).is_none_or(Option::is_none) {
-            let trace = self.trace(stream)?;
-            let file = self.traces[trace].create_stream(stream, self.options.index)?;
-            if self.streams.len() <= index {
-                self.streams.resize_with(index + 1, || None);
-            }
-            self.streams[index] = Some((trace, file));
-        }
-        match &mut self.streams[index] {
-            Some((trace, file)) => Ok((&self.traces[*trace].writer, file)),
-            None => Err(Error::Other("stream without a file".to_owned())),
-        }
+    /// Where the stream is in the list of its number, if it is known in just this form.
+    #[inline]
+    fn find(&self, stream: &Stream) -> Option<usize> {
+        let entries = self.streams.get(stream.index)?;
+        entries.iter().position(|entry| Arc::ptr_eq(&entry.trace, &stream.trace))
     }
 
-    /// Number of the stream's trace here; begins it when it is new.
-    fn trace(&mut self, stream: &Stream) -> Result<usize, Error> {
+    /// The trace and file of a stream; begins them when they are new.
+    fn stream(&mut self, stream: &Stream) -> Result<(&TraceWriter, &mut StreamSink), Error> {
+        let place = match self.find(stream) {
+            Some(place) => place,
+            None => self.enter(stream)?,
+        };
+        let entry = &mut self.streams[stream.index][place];
+        Ok((&self.traces[entry.directory].writer, &mut entry.file))
+    }
+
+    /// Takes up a stream that is new, or whose trace has grown.
+    #[cold]
+    fn enter(&mut self, stream: &Stream) -> Result<usize, Error> {
+        let directory = self.directory(stream)?;
+        if self.streams.len() <= stream.index {
+            self.streams.resize_with(stream.index + 1, Vec::new);
+        }
+        let entries = &mut self.streams[stream.index];
+        let known = entries.iter().position(|e| e.directory == directory && e.name == stream.name);
+        if let Some(known) = known {
+            entries[known].trace = Arc::clone(&stream.trace);
+            return Ok(known);
+        }
+        let file = self.traces[directory].create_stream(stream, self.options.index)?;
+        entries.push(Entry { trace: Arc::clone(&stream.trace), name: stream.name.clone(), directory, file });
+        Ok(entries.len() - 1)
+    }
+
+    /// Number of the directory of the stream's trace; begins it when it is new.
+    fn directory(&mut self, stream: &Stream) -> Result<usize, Error> {
         let trace = &stream.trace;
-        if let Some(known) = self.traces.iter().position(|t| t.index == trace.index) {
+        let version = self.options.version;
+        if let Some(known) = self.traces.iter().position(|known| is_same(&known.trace, trace)) {
+            let directory = &mut self.traces[known];
+            if grew(&directory.trace.class, &trace.class) {
+                directory.writer = TraceWriter::new(Arc::clone(&trace.class), version);
+                directory.is_stale = true;
+                directory.trace = Arc::clone(trace);
+            }
             return Ok(known);
         }
         let path = if self.options.assume_single_trace {
@@ -137,7 +173,7 @@ impl CtfSink {
         };
         let mut directory = TraceDirectory {
             path: path.clone(),
-            index: trace.index,
+            trace: Arc::clone(trace),
             writer: TraceWriter::new(Arc::clone(&trace.class), self.options.version),
             files: HashSet::from([PathBuf::from("metadata")]),
             is_stale: true,
@@ -147,21 +183,16 @@ impl CtfSink {
         self.created.push(path);
         Ok(self.traces.len() - 1)
     }
+}
 
-    /// Takes up a trace class that has grown.
-    fn follow(&mut self, stream: &Stream) {
-        let version = self.options.version;
-        let Some(Some((trace, _))) = self.streams.get(stream.index) else {
-            return;
-        };
-        if let Some(directory) = self.traces.get_mut(*trace)
-            && !Arc::ptr_eq(directory.writer.class(), &stream.trace.class)
-            && grew(directory.writer.class(), &stream.trace.class)
-        {
-            directory.writer = TraceWriter::new(Arc::clone(&stream.trace.class), version);
-            directory.is_stale = true;
-        }
-    }
+/// Whether both are one trace, perhaps grown in between.
+fn is_same(old: &Arc<Trace>, new: &Arc<Trace>) -> bool {
+    let class = (&old.class, &new.class);
+    Arc::ptr_eq(old, new)
+        || old.index == new.index
+            && class.0.uuid == class.1.uuid
+            && class.0.uid == class.1.uid
+            && (class.0.uuid.is_some() || grew(class.0, class.1))
 }
 
 /// Whether the new class has more in it. (Chunks of one trace may come with classes of their own.)
@@ -174,8 +205,9 @@ impl Sink for CtfSink {
     fn message(&mut self, message: &Message<'_>) -> Result<(), Error> {
         if let Message::Event(event) = message {
             // The usual case, without a look at anything else.
-            if let Some(Some((trace, file))) = self.streams.get_mut(event.stream.index) {
-                return file.event(&self.traces[*trace].writer, event);
+            if let Some(place) = self.find(event.stream) {
+                let entry = &mut self.streams[event.stream.index][place];
+                return entry.file.event(&self.traces[entry.directory].writer, event);
             }
         }
         self.other(message)
@@ -183,14 +215,14 @@ impl Sink for CtfSink {
 
     fn wants_packet(&self, packet: &Packet<'_>) -> bool {
         let class = packet.stream.class.index;
-        match self.streams.get(packet.stream.index) {
-            Some(Some((trace, _))) => self.traces[*trace].writer.keeps_packets(class),
-            _ => false,
-        }
+        let Some(place) = self.find(packet.stream) else {
+            return false;
+        };
+        let entry = &self.streams[packet.stream.index][place];
+        self.traces[entry.directory].writer.keeps_packets(class)
     }
 
     fn packet(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
-        self.follow(packet.stream);
         let (trace, file) = self.stream(packet.stream)?;
         file.copy(trace, packet)
     }
@@ -199,15 +231,15 @@ impl Sink for CtfSink {
         for directory in &mut self.traces {
             directory.write_metadata()?;
         }
-        for (_, file) in self.streams.iter_mut().flatten() {
-            file.flush()?;
+        for entry in self.streams.iter_mut().flatten() {
+            entry.file.flush()?;
         }
         Ok(())
     }
 
     fn finish(&mut self) -> Result<(), Error> {
-        for (_, file) in self.streams.iter_mut().flatten() {
-            file.finish()?;
+        for entry in self.streams.iter_mut().flatten() {
+            entry.file.finish()?;
         }
         self.flush()
     }
@@ -221,8 +253,6 @@ impl CtfSink {
                 file.event(trace, event)
             }
             Message::PacketBegin(packet) => {
-                self.stream(packet.stream)?;
-                self.follow(packet.stream);
                 let (trace, file) = self.stream(packet.stream)?;
                 file.packet_begin(trace, packet);
                 Ok(())
