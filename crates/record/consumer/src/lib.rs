@@ -12,6 +12,8 @@
 
 pub mod clock;
 pub mod disk;
+#[cfg(feature = "fake")]
+pub mod fake;
 pub mod feed;
 pub mod shared;
 pub mod signals;

@@ -86,7 +86,7 @@ impl Signals {
     }
 
     /// The next signal that arrived, if any.
-    pub fn next(&mut self) -> Option<Arrived> {
+    pub fn take(&mut self) -> Option<Arrived> {
         let mut record = [0; 2];
         self.pipe.read_exact(&mut record).ok()?;
         let (signal, _) = ALL.iter().find(|(_, number)| *number == i32::from(record[0]))?;
@@ -118,9 +118,9 @@ mod tests {
     fn a_signal_becomes_a_record_and_a_second_catch_is_refused() {
         let mut signals = Signals::catch(&[Signal::Hangup]).unwrap();
         assert!(Signals::catch(&[Signal::Hangup]).is_err());
-        assert_eq!(signals.next(), None);
+        assert_eq!(signals.take(), None);
         // SAFETY: raising a signal that is handled.
         unsafe { libc::raise(libc::SIGHUP) };
-        assert_eq!(signals.next(), Some(Arrived { signal: Signal::Hangup, from_process: true }));
+        assert_eq!(signals.take(), Some(Arrived { signal: Signal::Hangup, from_process: true }));
     }
 }

@@ -42,6 +42,11 @@ impl Place {
         if self.root_too && UnixStream::connect(&root).is_ok() {
             return root;
         }
+        self.own_socket()
+    }
+
+    /// The control socket of the user's own daemon.
+    pub fn own_socket(&self) -> PathBuf {
         self.run_dir.join(CONTROL_SOCKET)
     }
 

@@ -105,7 +105,7 @@ fn serve(
             result => result?,
         };
         let readable = !fds[0].revents().is_empty();
-        while signals.next().is_some() {
+        while signals.take().is_some() {
             let pid = rustix::process::Pid::from_child(child);
             // If it is gone already, its link says so.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

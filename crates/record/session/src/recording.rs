@@ -481,7 +481,7 @@ fn clock_offset() -> i64 {
     use rustix::time::{ClockId, clock_gettime};
     let ns = |id| {
         let t = clock_gettime(id);
-        t.tv_sec * 1_000_000_000 + i64::from(t.tv_nsec)
+        t.tv_sec * 1_000_000_000 + t.tv_nsec
     };
     let attempt = || {
         let (before, wall, after) = (ns(ClockId::Monotonic), ns(ClockId::Realtime), ns(ClockId::Monotonic));

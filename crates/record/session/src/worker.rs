@@ -313,7 +313,7 @@ impl Daemon {
                     CLIENTS => self.accept(Who::Clients),
                     PROGRAMS => self.accept(Who::Programs),
                     SIGNALS => {
-                        while signals.next().is_some() {
+                        while signals.take().is_some() {
                             self.end();
                         }
                     }

@@ -4,4 +4,35 @@
 //! read traces are in `read`. Called by the name of a program that it replaces (`babeltrace2`,
 //! `lttng`, `lttng-sessiond`), it speaks that program's command line. This file only dispatches.
 
-fn main() {}
+mod control;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Record, move and read traces of programs and of the kernel.
+#[derive(Parser)]
+#[command(name = "sillage", version, subcommand_required = true, arg_required_else_help = true)]
+struct Sillage {
+    #[command(flatten)]
+    general: control::General,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    #[command(flatten)]
+    Control(control::Verb),
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let name = arguments.first().map(|path| std::path::Path::new(path).file_name().unwrap_or_default());
+    if name.is_some_and(|name| name == "lttng-sessiond") {
+        return control::sessiond(&arguments);
+    }
+    match Sillage::try_parse_from(&arguments) {
+        Ok(Sillage { general, verb: Verb::Control(verb) }) => control::run(&general, verb),
+        Err(error) => control::usage(&arguments, &error),
+    }
+}

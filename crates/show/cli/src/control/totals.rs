@@ -1,0 +1,97 @@
+//! What was recorded and what was lost, in words.
+
+use super::{Context, warning};
+use sillage_control::{ChannelTotals, Summary};
+
+/// Reasons why producers lose records, in the order of the counters.
+const REASONS: [&str; 8] = [
+    "ring full",
+    "no CPU number",
+    "interrupted too often",
+    "signal handlers nested too deeply",
+    "record too large",
+    "in a vfork child",
+    "no staging memory",
+    "lock taken",
+];
+
+/// Bytes for people: `1.2 MB`.
+pub fn size(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Records that producers lost, all reasons together.
+pub fn lost(totals: &ChannelTotals) -> u64 {
+    totals.lost.iter().fold(0, |sum, n| sum.saturating_add(*n))
+}
+
+/// Each kind of loss that happened.
+pub fn losses(totals: &ChannelTotals) -> Vec<String> {
+    let mut out: Vec<String> = totals
+        .lost
+        .iter()
+        .zip(REASONS)
+        .filter(|(count, _)| **count > 0)
+        .map(|(count, reason)| format!("{count} records discarded ({reason})"))
+        .collect();
+    if totals.overwritten > 0 {
+        out.push(format!("{} sub-buffers overwritten", totals.overwritten));
+    }
+    if totals.dropped_packets > 0 {
+        let bytes = size(totals.dropped_bytes);
+        out.push(format!("{} packets ({bytes}) could not be written", totals.dropped_packets));
+    }
+    if totals.refused_classes > 0 {
+        out.push(format!("{} event types could not be described in the trace", totals.refused_classes));
+    }
+    out.extend(totals.troubles.iter().cloned());
+    out
+}
+
+/// One line for each channel, and a warning for each loss.
+pub fn print(context: &Context, summary: &Summary) {
+    for channel in &summary.channels {
+        let (packets, bytes) = (channel.packets, size(channel.bytes));
+        context.say(format_args!("Channel {}: {bytes} of events in {packets} packets", channel.channel));
+        for loss in losses(channel) {
+            warning!("Channel {}: {loss}", channel.channel);
+        }
+    }
+    for program in &summary.unanswered {
+        warning!("{program} did not confirm that it stopped: its last events may be missing");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_a_unit() {
+        let sizes = [0, 999, 1000, 1_234_567, u64::MAX].map(size);
+        assert_eq!(sizes, ["0 B", "999 B", "1.0 kB", "1.2 MB", "18446744.1 TB"]);
+    }
+
+    #[test]
+    fn each_loss_is_named() {
+        let totals = ChannelTotals {
+            lost: [3, 0, 0, 0, 1, 0, 0, 0],
+            dropped_packets: 2,
+            dropped_bytes: 5000,
+            ..Default::default()
+        };
+        assert_eq!(lost(&totals), 4);
+        let expected = [
+            "3 records discarded (ring full)",
+            "1 records discarded (record too large)",
+            "2 packets (5.0 kB) could not be written",
+        ];
+        assert_eq!(losses(&totals), expected);
+    }
+}

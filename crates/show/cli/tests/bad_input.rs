@@ -1,0 +1,450 @@
+//! What must not hurt: bad command lines, bad programs, bad disks, killed daemons.
+
+mod support;
+
+use rustix::process::Signal;
+use sillage_protocol::codec::Writer;
+use sillage_protocol::program::ProducerKind;
+use std::io::{Read, Write};
+use std::time::Duration;
+use support::{Home, PATIENCE, Program, integer, kill, socket, tracepoint, wait_for};
+
+fn values(text: &str) -> Vec<i32> {
+    let ends = text.lines().map(|line| line.rsplit("i = ").next().unwrap().trim_end_matches(" }"));
+    ends.map(|number| number.parse().unwrap()).collect()
+}
+
+fn session(home: &Home, output: &str, options: &str) {
+    home.ok(&format!("create s -o {output}"));
+    home.ok(&format!("enable-channel -u c {options}"));
+    home.ok("enable-event -u p:* -c c");
+    home.ok("start");
+}
+
+#[test]
+fn no_daemon_is_an_error_with_lttngs_words_and_codes() {
+    let home = Home::new("none");
+    std::fs::write(home.dir.join(".lttngrc"), "session=s\n").unwrap();
+    let none = "Error: No session daemon is available\n".to_string();
+    assert_eq!(home.run("list"), (1, none.clone()));
+    assert_eq!(home.run("start"), (19, none.clone()));
+    assert_eq!(home.run("stop"), (19, none.clone()));
+    assert_eq!(home.run("status"), (1, none.clone()));
+    assert_eq!(home.run("--no-sessiond create x"), (1, none));
+    let event = "Error: Event a:b: No session daemon is available (channel channel0, session s)\n";
+    assert_eq!(home.run("enable-event -u a:b"), (19, event.into()));
+}
+
+#[test]
+fn a_daemon_that_cannot_start_says_why() {
+    let home = Home::new("unstartable");
+    std::fs::write(home.run_dir(), "a file where the directory should be").unwrap();
+    let (code, text) = home.run("create s");
+    assert_eq!(code, 1);
+    assert!(text.contains("Error: cannot start a session daemon: Error: run directory"), "{text}");
+}
+
+#[test]
+fn the_command_line_answers_as_lttngs() {
+    let home = Home::new("words");
+    home.ok("create s -o out");
+    let cases = [
+        ("create s", 1, "Error: Session name already exists\n"),
+        ("create a/b", 1, "Error: Invalid character found in session name\n"),
+        ("create auto-1", 1, "Error: auto is a reserved keyword for default session(s)\n"),
+        ("create x y", 1, "Error: Unknown argument: y\n"),
+        ("start", 72, "Error: No channel found in the session\n"),
+        ("start nosuch", 23, "Error: Session name not found\n"),
+        ("stop nosuch", 23, "Error: Session name not found\n"),
+        ("destroy nosuch", 23, "Error: Session name nosuch not found\n"),
+        ("list nosuch", 1, "Error: Session 'nosuch' not found\n"),
+        ("set-session nosuch", 1, "Error: Session 'nosuch' not found\n"),
+        ("enable-channel -u", 1, "Error: Missing channel name.\n"),
+        ("enable-channel c", 1, "Error: Please specify a domain (--kernel/--userspace).\n"),
+        ("enable-channel -u c --subbuf-size 0", 1, "Error: Wrong value in --subbuf-size parameter: 0\n"),
+        ("enable-channel -u c --num-subbuf 0", 1, "Error: Wrong value in --num-subbuf parameter: 0\n"),
+        ("enable-channel -u c --subbuf-size 12q", 1, "Error: Wrong value in --subbuf-size parameter: 12q\n"),
+        ("enable-channel -u c --subbuf-size 1", 1, "Error: Channel c: Invalid parameter (session s)\n"),
+        (
+            "enable-channel -u c --switch-timer abc",
+            1,
+            "Error: Wrong value for --switch-timer parameter: abc\n",
+        ),
+        (
+            "enable-channel -u c --tracefile-count 2",
+            1,
+            "Error: Missing option --tracefile-size. A file count without a size won't do anything.\n",
+        ),
+        (
+            "enable-channel -u c --overwrite --blocking-timeout 100",
+            1,
+            "Error: You cannot specify --overwrite and --blocking-timeout=N, where N is different than 0\n",
+        ),
+        (
+            "enable-channel -u .c",
+            1,
+            "Error: Invalid channel name: \".c\". Channel names may not start with '.', and may not contain '/'.\n",
+        ),
+        (
+            "enable-channel -u c --bogus",
+            2,
+            "Error: Unrecognized argument used with 'enable-channel' command\n",
+        ),
+        (
+            "enable-channel -u c --subbuf-size 5000 --num-subbuf 3",
+            0,
+            "ust channel c enabled for session s\n\
+             Warning: The subbuf size (5000) is rounded to the next power of 2 (8192)\n\
+             Warning: The number of subbuffers (3) is rounded to the next power of 2 (4)\n",
+        ),
+        ("enable-channel -u c", 4, "Warning: Channel c: UST channel already exist (session s)\n"),
+        ("enable-channel -u x -s nosuch", 1, "Error: Channel x: Session name not found (session nosuch)\n"),
+        ("disable-channel -u nosuch", 4, "Error: Channel nosuch: UST channel not found (session s)\n"),
+        (
+            "enable-event -u a:b",
+            83,
+            "Error: Event a:b: Non-default channel exists within session: channel name needs to be specified \
+             with '-c name' (channel <default>, session s)\n",
+        ),
+        ("enable-event -u a:b -c c", 0, "ust event a:b created in channel c\n"),
+        (
+            "enable-event -u a:b -c c",
+            55,
+            "Error: Event a:b: UST event already enabled (channel c, session s)\n",
+        ),
+        (
+            "enable-event -u a:* --exclude a:x,a:y* -c c",
+            0,
+            "ust event a:* excluding \"a:x\", \"a:y*\" created in channel c\n",
+        ),
+        (
+            "enable-event -u a:b --exclude a:x -c c",
+            1,
+            "Error: Event a:b: Exclusions can only be used with a globbing pattern\n",
+        ),
+        ("enable-event -u a:b --loglevel BOGUS -c c", 97, "Error: Unknown loglevel BOGUS\n"),
+        ("enable-event -u -c c", 1, "Error: Missing event name(s).\n"),
+        (
+            "disable-event -u no:no -c c",
+            76,
+            "Error: no:no of type any : UST event not found (channel c, session s)\n",
+        ),
+        (
+            "disable-event -u a:b -c no",
+            59,
+            "Error: a:b of type any : UST channel not found (channel no, session s)\n",
+        ),
+        ("disable-event -u a:b -c c", 0, "ust a:b of type any disabled in channel c for session s\n"),
+        ("start", 0, "Tracing started for session s\n"),
+        ("start", 80, "Warning: Tracing already started for session s\n"),
+        (
+            "enable-channel -u late",
+            1,
+            "Error: Channel late: Tracing has already been started once (session s)\n",
+        ),
+        (
+            "stop",
+            0,
+            "Waiting for data availability\nTracing stopped for session s\nChannel c: 0 B of events in 0 packets\n",
+        ),
+        ("stop", 81, "Warning: Tracing already stopped for session s\n"),
+        ("view nosuch", 1, "Session name nosuch not found\n"),
+        ("bogus", 2, "sillage: bogus is not a sillage command. See 'sillage --help'.\n"),
+        ("destroy", 0, "Session s destroyed\n"),
+        ("destroy --all", 0, "No session found, nothing to do.\n"),
+        ("list", 0, "Currently no available recording session\n"),
+    ];
+    for (words, code, text) in cases {
+        assert_eq!(home.run(words), (code, text.into()), "{words}");
+    }
+    let (code, text) = home.run("status");
+    assert_eq!(code, 1);
+    assert!(text.starts_with("Did you create a session? (lttng create <my_session>)\n"), "{text}");
+}
+
+#[test]
+fn an_output_directory_that_cannot_be_made_fails_the_start_alone() {
+    let home = Home::new("output");
+    home.ok("create s -o /proc/no/such");
+    home.ok("enable-event -u p:*");
+    let (code, text) = home.run("start");
+    assert_eq!(code, 17, "{text}");
+    assert!(text.starts_with("Error: Create directory failed"), "{text}");
+    assert!(home.ok("list").contains("1) s [inactive]"));
+    std::fs::write(home.dir.join("file"), "").unwrap();
+    home.ok("create t -o file");
+    home.ok("enable-event -u p:*");
+    assert_eq!(home.run("start").0, 17);
+    home.ok("destroy --all");
+}
+
+#[test]
+fn a_directory_that_goes_away_costs_packets_not_the_session() {
+    let home = Home::new("vanish");
+    session(&home, "out", "");
+    let mut program = Program::connect(&home, ProducerKind::Locked);
+    program.register(&[(1, tracepoint("p:a"))]);
+    std::fs::remove_dir_all(home.dir.join("out")).unwrap();
+    std::fs::write(home.dir.join("out"), "").unwrap();
+    program.emit(1, 1);
+    let text = home.ok("stop");
+    assert!(text.contains("1 packets (18 B) could not be written"), "{text}");
+    assert!(text.contains("not written: Not a directory"), "{text}");
+}
+
+/// A small tmpfs, or None where that is not allowed.
+struct Small<'a>(&'a Home);
+
+impl<'a> Small<'a> {
+    fn mount(home: &'a Home, size: &str) -> Option<Small<'a>> {
+        let dir = home.dir.join("small");
+        std::fs::create_dir(&dir).unwrap();
+        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        match rustix::mount::mount("none", &dir, "tmpfs", flags, options.as_c_str()) {
+            Ok(()) => Some(Small(home)),
+            Err(error) => {
+                eprintln!("SKIPPED: mounting a small tmpfs needs root ({error})");
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        let _ = rustix::mount::unmount(self.0.dir.join("small"), flags);
+    }
+}
+
+#[test]
+fn a_full_disk_leaves_a_readable_trace_and_a_session_that_goes_on() {
+    let home = Home::new("disk");
+    let Some(small) = Small::mount(&home, "256k") else { return };
+    session(&home, "small/out", "--subbuf-size 16k --num-subbuf 4");
+    let mut program = Program::connect(&home, ProducerKind::Locked);
+    program.register(&[(1, tracepoint("p:a"))]);
+    let recorded =
+        |text: &str| text.contains("could not be written") && text.contains("not written: No space");
+    let mut value = 0;
+    wait_for("a full disk", || {
+        (0..1000).for_each(|_| {
+            program.emit(1, value);
+            value += 1;
+        });
+        recorded(&home.ok("list s"))
+    });
+    let text = home.babeltrace(&home.dir.join("small"));
+    let read = values(&text);
+    assert!(read.len() > 5000, "{}", read.len());
+    // Every packet before the disk was full is whole; a file that takes space is removed and it goes on.
+    assert_eq!(read, (0..read.len() as i32).collect::<Vec<_>>());
+    let flags = rustix::mount::MountFlags::empty();
+    let options = c"size=4m";
+    rustix::mount::mount_remount(home.dir.join("small"), flags, options).unwrap();
+    for value in 1_000_000..1_000_100 {
+        program.emit(1, value);
+    }
+    let text = home.ok("stop");
+    assert!(recorded(&text), "{text}");
+    let read = values(&home.babeltrace(&home.dir.join("small")));
+    assert_eq!(read.last(), Some(&1_000_099));
+    home.ok("destroy");
+    drop(small);
+}
+
+#[test]
+fn metadata_that_find_no_room_hold_the_event_back_until_they_do() {
+    let home = Home::new("metadata");
+    let Some(small) = Small::mount(&home, "64k") else { return };
+    session(&home, "small/out", "");
+    let mut program = Program::connect(&home, ProducerKind::Locked);
+    program.register(&[(1, tracepoint("p:a"))]);
+    std::fs::write(home.dir.join("small/filler"), vec![0; 1 << 20]).unwrap_err();
+    // Fields enough that the class needs a page that is not there.
+    let mut large = tracepoint("p:large");
+    large.fields.extend((0..200).map(|n| integer(&format!("field_{n}"))));
+    program.register(&[(2, large)]);
+    assert_eq!(program.emit(2, 0), 0, "not declared: nobody could read it");
+    assert!(home.ok("list s").contains("metadata not written: No space"));
+    std::fs::remove_file(home.dir.join("small/filler")).unwrap();
+    wait_for("the metadata", || program.emit_bytes(2, &[0; 4 * 201]) == 1);
+    home.ok("destroy");
+    assert!(home.babeltrace(&home.dir.join("small")).contains("field_199 = 0"));
+    drop(small);
+}
+
+#[test]
+fn garbage_floods_and_half_dead_programs_are_thrown_out_and_counted() {
+    let home = Home::new("garbage");
+    session(&home, "out", "");
+    let mut honest = Program::connect(&home, ProducerKind::Rseq);
+    honest.register(&[(1, tracepoint("p:a"))]);
+    // Bytes that are no frame.
+    let mut stream = socket(&home);
+    stream.write_all(&[0xff; 64]).unwrap();
+    let mut rest = Vec::new();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.read_to_end(&mut rest).unwrap();
+    // A frame that is no message, and a message before hello.
+    for frame in
+        [Writer::frame(99, 0).finish(), sillage_protocol::program::ToDaemon::Synced { sequence: 1 }.encode()]
+    {
+        let mut stream = socket(&home);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&frame).unwrap();
+        stream.read_to_end(&mut rest).unwrap();
+    }
+    // Two fields of one name would make the trace unreadable.
+    let mut program = Program::connect(&home, ProducerKind::Rseq);
+    let mut twice = tracepoint("p:b");
+    twice.fields.push(integer("i"));
+    program.register(&[(1, twice)]);
+    assert_eq!(program.refused(), "p:b: field i twice");
+    // One number twice.
+    let mut program = Program::connect(&home, ProducerKind::Rseq);
+    program.register(&[(1, tracepoint("p:b"))]);
+    program.register(&[(1, tracepoint("p:c"))]);
+    assert_eq!(program.refused(), "registered number 1 twice");
+    // More tracepoints than anybody needs.
+    let mut flood = Program::connect(&home, ProducerKind::Rseq);
+    for batch in 0..129 {
+        let many: Vec<_> = (0..512).map(|n| (batch * 512 + n, tracepoint("q:flood"))).collect();
+        flood.register(&many);
+    }
+    assert_eq!(flood.refused(), "registers too many tracepoints");
+    // Half a frame, and silence.
+    let mut half = socket(&home);
+    half.write_all(&[9, 0, 0]).unwrap();
+    half.set_read_timeout(Some(PATIENCE)).unwrap();
+    half.read_to_end(&mut rest).unwrap();
+    // The honest one never noticed.
+    honest.emit(1, 42);
+    home.ok("destroy");
+    assert_eq!(values(&home.babeltrace(&home.dir.join("out"))), [42]);
+}
+
+#[test]
+fn names_that_programs_make_up_cannot_break_the_trace() {
+    let home = Home::new("names");
+    session(&home, "out", "");
+    let mut program = Program::connect(&home, ProducerKind::Rseq);
+    let mut odd = tracepoint("p:\"; } é\\");
+    odd.fields = vec![integer("a b\"}")];
+    odd.emf_uri = Some("\"\n};".into());
+    program.register(&[(1, odd), (2, tracepoint("p:a"))]);
+    program.emit(1, 1);
+    program.emit(2, 2);
+    home.ok("destroy");
+    assert_eq!(home.babeltrace(&home.dir.join("out")).lines().count(), 2);
+}
+
+#[test]
+fn a_program_that_dies_half_way_leaves_what_it_recorded() {
+    let home = Home::new("dies");
+    session(&home, "out", "");
+    for kind in [ProducerKind::Locked, ProducerKind::Rseq] {
+        let mut program = Program::connect(&home, kind);
+        program.register(&[(1, tracepoint("p:a"))]);
+        program.emit(1, 5);
+        drop(program);
+    }
+    wait_for("the program to be forgotten", || home.ok("list -u").contains("None"));
+    home.ok("destroy");
+    assert_eq!(values(&home.babeltrace(&home.dir.join("out"))), [5, 5]);
+}
+
+#[test]
+fn a_program_that_does_not_confirm_is_named_after_a_second() {
+    let home = Home::new("deaf");
+    home.ok("create s -o out");
+    home.ok("enable-event -u p:*");
+    home.ok("start");
+    let mut program = Program::connect_deaf(&home);
+    program.register(&[(1, tracepoint("p:a"))]);
+    program.emit(1, 1);
+    let text = home.ok("stop");
+    let name = format!("Warning: fake ({}) did not confirm that it stopped", std::process::id());
+    assert!(text.contains(&name), "{text}");
+    assert_eq!(values(&home.babeltrace(&home.dir.join("out"))), [1]);
+}
+
+#[test]
+fn a_ring_that_lies_is_retired_and_shown() {
+    let home = Home::new("liar");
+    session(&home, "out", "--switch-timer 10000");
+    let mut program = Program::connect(&home, ProducerKind::Locked);
+    program.register(&[(1, tracepoint("p:a"))]);
+    program.emit(1, 1);
+    wait_for("a packet", || home.ok("list s").contains("in 1 packets"));
+    program.producer().scribble(4096, u64::MAX / 2);
+    wait_for("the retirement", || home.ok("list s").contains(" retired: "));
+    assert_eq!(values(&home.babeltrace(&home.dir.join("out"))), [1]);
+}
+
+#[test]
+fn a_second_daemon_for_one_directory_refuses() {
+    let home = Home::new("second");
+    home.ok("create s -o out");
+    let (code, text) = home.run("daemon");
+    assert_eq!((code, text.as_str()), (3, "Error: a session daemon is already running\n"));
+    assert!(home.ok("list").contains("1) s"));
+}
+
+#[test]
+fn a_killed_worker_loses_no_published_record() {
+    for kind in [ProducerKind::Rseq, ProducerKind::Locked] {
+        let home = Home::new("killed");
+        session(&home, "out", "--subbuf-size 4k --num-subbuf 64");
+        let mut program = Program::connect(&home, kind);
+        program.register(&[(1, tracepoint("p:a"))]);
+        let mut value = 0;
+        for round in 0..5 {
+            for _ in 0..3000 {
+                assert_eq!(program.emit(1, value), 1);
+                value += 1;
+            }
+            let old = home.pid("worker.pid");
+            kill(old, Signal::KILL);
+            // Nobody but the rings takes these.
+            for _ in 0..100 {
+                assert_eq!(program.emit(1, value), 1);
+                value += 1;
+            }
+            wait_for("a new worker", || home.pid("worker.pid") != old && home.run("list").0 == 0);
+            program = program.reconnect(&home, kind);
+            program.register(&[(1, tracepoint("p:a"))]);
+            assert_eq!(program.sets(), 1, "handed the same ring");
+            assert!(home.ok("list").contains("1) s [active]"), "round {round}");
+            if round < 4 {
+                // The keeper gives up on a worker that dies all the time.
+                std::thread::sleep(Duration::from_millis(2600));
+            }
+        }
+        let text = home.ok("destroy");
+        assert!(!text.contains("Warning"), "{text}");
+        let mut read = values(&home.babeltrace(&home.dir.join("out")));
+        read.sort_unstable();
+        assert_eq!(read, (0..value).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn programs_outlive_both_halves_of_the_daemon_and_meet_the_next() {
+    let home = Home::new("both");
+    session(&home, "out", "");
+    let mut program = Program::connect(&home, ProducerKind::Rseq);
+    program.register(&[(1, tracepoint("p:a"))]);
+    let (keeper, worker) = (home.pid("sillage.pid"), home.pid("worker.pid"));
+    kill(keeper, Signal::KILL);
+    kill(worker, Signal::KILL);
+    program.emit(1, 1);
+    wait_for("the end of the daemon", || home.run("list").0 == 1);
+    session(&home, "again", "");
+    let mut program = program.reconnect(&home, ProducerKind::Rseq);
+    program.register(&[(1, tracepoint("p:a"))]);
+    program.emit(1, 2);
+    home.ok("destroy");
+    assert_eq!(values(&home.babeltrace(&home.dir.join("again"))), [2]);
+}
