@@ -42,6 +42,11 @@ pub(crate) fn trace_directories(root: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(found)
 }
 
+/// Whether there is a trace at or below a path.
+pub fn has_trace(root: &Path) -> bool {
+    trace_directories(root).is_ok_and(|found| !found.is_empty())
+}
+
 /// Whether the directory has a file `metadata` with anything in it.
 fn is_trace(directory: &Path) -> bool {
     let path = directory.join("metadata");

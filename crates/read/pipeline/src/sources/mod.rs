@@ -8,6 +8,7 @@
 mod bytes;
 mod discover;
 mod index;
+pub mod live;
 mod mux;
 mod open;
 mod packets;
@@ -15,6 +16,7 @@ mod quirks;
 mod stream;
 
 pub use bytes::Access;
+pub use discover::has_trace;
 pub use mux::{Muxer, SliceRange};
 pub use open::{Options, Source, StreamRange, open, open_all};
 pub use packets::{FilePackets, PacketPlace, PacketSource, PacketStep};
