@@ -136,23 +136,38 @@ unsafe fn recorder<'a>(context: *mut Context) -> &'a Recorder {
 }
 
 unsafe extern "C" fn reserve(context: *mut Context) -> c_int {
-    let thread = thread::get();
-    // SAFETY: the probe's context, on its stack.
-    let data_size = unsafe { (*context).data_size };
-    if data_size <= PAYLOAD_BYTES_MAX {
-        match thread.take(context as usize) {
+    // SAFETY: the probe's context, on its stack; blocks stay mapped.
+    unsafe {
+        if let Some(thread) = thread::current().as_ref()
+            && (*context).data_size <= PAYLOAD_BYTES_MAX
+            && let Some(level) = thread.take_first(context as usize)
+        {
+            (*context).level = level;
+            return 0;
+        }
+        reserve_slowly(context)
+    }
+}
+
+/// # Safety
+/// As `reserve`.
+#[cold]
+#[inline(never)]
+unsafe extern "C" fn reserve_slowly(context: *mut Context) -> c_int {
+    // SAFETY: as above.
+    unsafe {
+        if (*context).data_size > PAYLOAD_BYTES_MAX {
+            lose(context, LostReason::TooLarge);
+            return -1;
+        }
+        match thread::get().take(context as usize) {
             Ok(level) => {
-                // SAFETY: as above.
-                unsafe { (*context).level = level };
+                (*context).level = level;
                 return 0;
             }
-            // SAFETY: as above.
-            Err(NoLevel::Lost(reason)) => unsafe { lose(context, reason) },
+            Err(NoLevel::Lost(reason)) => lose(context, reason),
             Err(NoLevel::Forked) => {}
         }
-    } else {
-        // SAFETY: as above.
-        unsafe { lose(context, LostReason::TooLarge) };
     }
     -1
 }
@@ -188,45 +203,81 @@ fn wiped() {
     rcu::restore_one_section(thread::get());
 }
 
+/// Where the next `len` bytes go, and moves on behind them. Null: they do not fit what was reserved,
+/// or the level was wiped by a fork.
+///
 /// # Safety
-/// The probe reserved; it writes no more than it reserved.
+/// The probe reserved.
 #[inline(always)]
-unsafe fn append(context: *mut Context, len: usize, put: impl FnOnce(*mut u8)) {
+unsafe fn advance(context: *mut Context, len: usize) -> *mut u8 {
     // SAFETY: the level is the probe's until it commits.
     unsafe {
         let level = (*context).level;
-        let pos = (*level).pos;
-        // Past the end, or in a wiped level: the probe wrote more than it said.
-        let used = (pos as usize).wrapping_sub(Level::payload(level) as usize);
+        let at = (*level).pos;
+        let used = (at as usize).wrapping_sub(Level::payload(level) as usize);
         if used.saturating_add(len) > PAYLOAD_BYTES_MAX {
-            return;
+            return core::ptr::null_mut();
         }
-        put(pos);
-        (*level).pos = pos.add(len);
+        (*level).pos = at.add(len);
+        at
     }
 }
 
 unsafe extern "C" fn write(context: *mut Context, from: *const u8, len: usize, _align: usize) {
-    // SAFETY: the probe's promise: it reserved, and `from` has `len` bytes.
-    unsafe { append(context, len, |at| copy_bytes(at, from, len)) };
+    // SAFETY: the probe's promise: it reserved, and `from` has `len` bytes. A level's payload has room
+    // for a word behind what any probe reserves.
+    unsafe {
+        let level = (*context).level;
+        let at = (*level).pos;
+        if !at.is_null() {
+            // Stored as a whole word, which the ring's loads can then take from the store buffer.
+            if len == 4 {
+                at.cast::<u64>().write_unaligned(from.cast::<u32>().read_unaligned().into());
+                (*level).pos = at.add(4);
+                return;
+            }
+            if len == 8 {
+                at.cast::<u64>().write_unaligned(from.cast::<u64>().read_unaligned());
+                (*level).pos = at.add(8);
+                return;
+            }
+        }
+        write_any(context, from, len);
+    }
+}
+
+/// # Safety
+/// As `write`.
+#[inline(never)]
+unsafe extern "C" fn write_any(context: *mut Context, from: *const u8, len: usize) {
+    // SAFETY: the caller's promise, and the room that `advance` found.
+    unsafe {
+        let at = advance(context, len);
+        if !at.is_null() {
+            copy_bytes(at, from, len);
+        }
+    }
 }
 
 /// Text of `len` bytes with its NUL, which stays the last byte whatever happened to the text.
 unsafe extern "C" fn strcpy(context: *mut Context, from: *const u8, len: usize) {
-    if len == 0 {
-        return;
-    }
-    // SAFETY: as `write`.
+    // SAFETY: as `write`; what `copy_text` stores behind its text are zeroes.
     unsafe {
-        append(context, len, |at| {
-            copy_text(at, from, len - 1, b'#');
+        let at = advance(context, len);
+        if !at.is_null() && len > 0 {
             *at.add(len - 1) = 0;
-        });
+            copy_text(at, from, len - 1, b'#');
+        }
     }
 }
 
 /// Text of exactly `len` bytes, NULs behind its end.
 unsafe extern "C" fn pstrcpy_pad(context: *mut Context, from: *const u8, len: usize) {
     // SAFETY: as `write`.
-    unsafe { append(context, len, |at| copy_text(at, from, len, 0)) };
+    unsafe {
+        let at = advance(context, len);
+        if !at.is_null() {
+            copy_text(at, from, len, 0);
+        }
+    }
 }

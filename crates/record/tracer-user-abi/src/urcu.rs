@@ -71,28 +71,52 @@ pub extern "C" fn lttng_ust_init_thread() {
     lttng_ust_urcu_register();
 }
 
+/// The usual case in a few instructions without a frame, everything else by a jump.
+#[inline(always)]
+fn read_lock() {
+    // SAFETY: blocks stay mapped.
+    match unsafe { thread::current().as_ref() } {
+        Some(thread) if rcu::enter_fast(thread, thread::frame()) => {}
+        _ => read_lock_slowly(),
+    }
+}
+
+#[cold]
+#[inline(never)]
+extern "C" fn read_lock_slowly() {
+    rcu::enter(thread::get(), thread::frame());
+}
+
+#[inline(always)]
+fn read_unlock() {
+    // SAFETY: blocks stay mapped.
+    if let Some(thread) = unsafe { thread::current().as_ref() } {
+        rcu::leave(thread);
+    }
+}
+
 /// Enters a read section.
 #[unsafe(no_mangle)]
 pub extern "C" fn lttng_ust_tp_rcu_read_lock() {
-    rcu::enter(thread::get(), thread::frame());
+    read_lock();
 }
 
 /// Leaves it.
 #[unsafe(no_mangle)]
 pub extern "C" fn lttng_ust_tp_rcu_read_unlock() {
-    rcu::leave(thread::get());
+    read_unlock();
 }
 
 /// Enters a read section.
 #[unsafe(no_mangle)]
 pub extern "C" fn lttng_ust_urcu_read_lock() {
-    rcu::enter(thread::get(), thread::frame());
+    read_lock();
 }
 
 /// Leaves it.
 #[unsafe(no_mangle)]
 pub extern "C" fn lttng_ust_urcu_read_unlock() {
-    rcu::leave(thread::get());
+    read_unlock();
 }
 
 /// Not 0 inside a read section.

@@ -92,8 +92,8 @@ pub struct Service {
 impl Service {
     fn clock_page(&self) -> *const ClockPage {
         match &self.clock {
-            Some(mapping) if crate::clock::tsc_allowed() => mapping.start().cast(),
-            _ => crate::clock::blank_page(),
+            Some(mapping) => mapping.start().cast(),
+            None => crate::clock::blank_page(),
         }
     }
 }
@@ -153,6 +153,7 @@ impl Channel {
         let host = Host {
             monotonic_ns: crate::clock::monotonic_ns,
             cpu: crate::clock::cpu,
+            tsc_allowed: crate::clock::tsc_allowed(),
             rseq_offset: settings::rseq_offset().unwrap_or(0),
         };
         let producer = match &memory.consumer {

@@ -55,7 +55,7 @@ pub(crate) fn tsc_allowed() -> bool {
     !sys::prctl_get(libc::PR_GET_TSC, (&raw mut mode).cast()) || mode != libc::PR_TSC_SIGSEGV
 }
 
-/// A page that always says "ask the kernel", for processes without TSC.
+/// A page that always says "ask the kernel", for daemons that give none.
 #[repr(C, align(4096))]
 struct Blank([u64; 512]);
 static BLANK: Blank = Blank([0; 512]);

@@ -11,6 +11,7 @@
 use crate::lock::Lock;
 use crate::sys;
 use crate::thread::{self, Thread};
+use core::arch::asm;
 use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 
 /// One nested section.
@@ -41,10 +42,33 @@ pub fn set_mirror(mirror: &'static AtomicU64) {
     MIRROR.store(core::ptr::from_ref(mirror).cast_mut(), Ordering::Release);
 }
 
+/// The gate, at an address that needs no table: it is always in the same object as this code.
+#[inline(always)]
+fn gate() -> &'static Gate {
+    let gate: *const Gate;
+    // SAFETY: computes the address of a static.
+    unsafe {
+        asm!("lea {}, [rip + {}]", out(reg) gate, sym GATE, options(pure, nomem, nostack, preserves_flags));
+        &*gate
+    }
+}
+
 /// The address of a frame, in the bits above the phase; never 0 for a real stack.
 #[inline(always)]
 fn tag(frame: usize) -> u64 {
     (frame as u64 >> 4) << FRAME_SHIFT
+}
+
+/// As [`enter`], if that is done in a few instructions: not nested, no fences. Otherwise nothing
+/// happens, and the answer is false.
+#[inline(always)]
+pub fn enter_fast(thread: &Thread, frame: usize) -> bool {
+    let plain = thread.ctr.load(Ordering::Relaxed) & NEST_MASK == 0 && thread.fences.load(Ordering::Relaxed) == 0;
+    if plain {
+        thread.ctr.store(gate().ctr.load(Ordering::Relaxed) | tag(frame), Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst); // pairs with the membarrier in `wait_for_readers`
+    }
+    plain
 }
 
 /// Enters a read section of `thread`; `frame` is an address in the caller's frame.
@@ -59,13 +83,13 @@ pub fn enter(thread: &Thread, frame: usize) {
 
 #[inline(always)]
 fn begin(thread: &Thread, frame: usize) {
-    thread.ctr.store(GATE.ctr.load(Ordering::Relaxed) | tag(frame), Ordering::Relaxed);
-    fence_reader();
+    thread.ctr.store(gate().ctr.load(Ordering::Relaxed) | tag(frame), Ordering::Relaxed);
+    fence_reader(thread);
 }
 
 #[inline(always)]
-fn fence_reader() {
-    if GATE.fences.load(Ordering::Relaxed) == 0 {
+fn fence_reader(thread: &Thread) {
+    if thread.fences.load(Ordering::Relaxed) == 0 {
         compiler_fence(Ordering::SeqCst); // pairs with the membarrier in `wait_for_readers`
     } else {
         fence(Ordering::SeqCst);
@@ -97,7 +121,7 @@ fn is_gone(frame_tag: u64, frame: usize) -> bool {
 /// Leaves the section.
 #[inline(always)]
 pub fn leave(thread: &Thread) {
-    fence_reader();
+    fence_reader(thread);
     thread.ctr.store(thread.ctr.load(Ordering::Relaxed).wrapping_sub(COUNT), Ordering::Relaxed);
 }
 

@@ -96,7 +96,8 @@ fn has_zero(word: u64) -> bool {
     word.wrapping_sub(ONES) & !word & (ONES << 7) != 0
 }
 
-/// Copies `count` bytes of text; from a NUL among them on, `padding` takes their place.
+/// Copies `count` bytes of text; from a NUL among them on, `padding` takes their place. What is
+/// overwritten behind them becomes zero.
 ///
 /// # Safety
 /// As [`copy_bytes`].

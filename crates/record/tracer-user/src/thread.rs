@@ -26,6 +26,10 @@ pub const PAYLOAD_BYTES_MAX: usize = RECORD_BYTES_MAX;
 /// Bytes behind the payload: read by the ring, written by stores of whole words.
 const TAIL_BYTES: usize = 64;
 
+/// Where a block begins in its page. Rings, descriptors and the clock have their busy words at the
+/// beginning of pages, and processors take a load for dependent on a store 4096 bytes away.
+const BLOCK_OFFSET_BYTES: usize = 3072;
+
 const _: () = assert!(TAIL_BYTES >= STAGE_TAIL_BYTES + 16 && STAGE_HEAD_BYTES == 16);
 
 /// A thread's block.
@@ -35,6 +39,8 @@ pub struct Thread {
     pub(crate) ctr: AtomicU64,
     /// Levels that are free; other than [`LEVELS`], the cold path decides.
     free: AtomicU32,
+    /// Not 0: readers fence, because the kernel has no `membarrier`.
+    pub(crate) fences: AtomicU32,
     /// Above 0: this thread must not trace.
     muted: AtomicU32,
     /// `free` while muted.
@@ -222,7 +228,7 @@ pub fn register() -> &'static Thread {
         WITHOUT_MEMORY.store(1, Ordering::SeqCst);
         let spare = (&raw const SPARE).cast_mut().cast::<Thread>();
         call_hook(spare);
-        // SAFETY: a static as large as what is used of it; `free` is 0 for ever.
+        // SAFETY: a static as large as what is used of it; `free` is 0 for ever. (Its sections mean nothing.)
         return unsafe { &*spare };
     };
     let was = exchange_current(core::ptr::null(), block.as_ptr());
@@ -279,7 +285,8 @@ fn take_block(state: u32) -> Option<NonNull<Thread>> {
         }
         at = this.next.load(Ordering::Acquire);
     }
-    let block = NonNull::new(sys::map_private(size_of::<Thread>(), sys::Wipe::OnFork)?.cast::<Thread>())?;
+    let mapping = sys::map_private(size_of::<Thread>() + BLOCK_OFFSET_BYTES, sys::Wipe::OnFork)?;
+    let block = NonNull::new(mapping.wrapping_add(BLOCK_OFFSET_BYTES).cast::<Thread>())?;
     // SAFETY: fresh zeroed memory of the right size is a valid, unused block.
     let this = unsafe { block.as_ref() };
     this.state.store(state, Ordering::Relaxed);
@@ -325,8 +332,17 @@ impl Thread {
     /// the level is used.
     #[inline(always)]
     pub fn take(&self, frame: usize) -> Result<*mut Level, NoLevel> {
+        match self.take_first(frame) {
+            Some(level) => Ok(level),
+            None => self.take_nested(frame),
+        }
+    }
+
+    /// As [`Thread::take`] when all levels are free; otherwise nothing happens.
+    #[inline(always)]
+    pub fn take_first(&self, frame: usize) -> Option<*mut Level> {
         if self.free.load(Ordering::Relaxed) != LEVELS {
-            return self.take_nested(frame);
+            return None;
         }
         self.free.store(LEVELS - 1, Ordering::Relaxed);
         let level = self.levels[0].get();
@@ -335,7 +351,7 @@ impl Thread {
             (*level).frame = frame;
             (*level).pos = Level::payload(level);
         }
-        Ok(level)
+        Some(level)
     }
 
     /// Gives back a level, and every level above it.
@@ -424,6 +440,7 @@ impl Thread {
         self.thread_id.store(sys::thread_id(), Ordering::Relaxed);
         self.ctr.store(0, Ordering::Relaxed);
         self.muted.store(0, Ordering::Relaxed);
+        self.fences.store(rcu::GATE.fences.load(Ordering::Relaxed), Ordering::Relaxed);
         // The pages of the other levels stay untouched until a handler needs one.
         let first = self.levels[0].get();
         // SAFETY: the block is the calling thread's.
