@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::plan::Plan;
 use crate::limits::DIRECT_IDS_MAX;
-use crate::model::{ByteOrder, EventClass, FieldClass, FieldKind, IntegerClass, IntegerLayout, Role};
+use crate::model::{ByteOrder, EventClass, FieldClass, FieldKind, IntegerClass, IntegerLayout, Role, Scope};
 
 /// An event record header that is read without a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +64,10 @@ impl StreamPlan {
         common: Option<&Arc<FieldClass>>,
         slot_count: usize,
     ) -> Self {
-        let header_plan = Plan::compile(header);
+        let header_plan = Plan::compile(header, Scope::EventHeader);
         Self {
-            context: Arc::new(Plan::compile(context)),
-            common: Arc::new(Plan::compile(common)),
+            context: Arc::new(Plan::compile(context, Scope::PacketContext)),
+            common: Arc::new(Plan::compile(common, Scope::CommonContext)),
             fast: header.map_or(FastHeader::None, |class| recognise(class)),
             header: Arc::new(header_plan),
             quick: Vec::new(),
@@ -77,7 +77,13 @@ impl StreamPlan {
 
     /// Enters an event class, the `position`-th of its stream class.
     pub(crate) fn add_class(&mut self, class: &EventClass, position: u32) {
-        if class.id >= DIRECT_IDS_MAX {
+        let escape = match self.fast {
+            FastHeader::Compact(_) => 31,
+            FastHeader::Large(_) => 65535,
+            FastHeader::None => u64::MAX,
+        };
+        // The id that announces an extended header is no class's short id.
+        if class.id >= DIRECT_IDS_MAX || class.id >= escape {
             return;
         }
         let at = class.id as usize;

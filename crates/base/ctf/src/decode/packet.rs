@@ -6,10 +6,10 @@
 
 use std::cell::Cell;
 
-use super::header::{FastHeader, NO_CLASS, VARIABLE};
+use super::header::{FastHeader, Quick, VARIABLE};
 use super::plan::{Node, Plan};
 use super::table::Tables;
-use super::walk::{FieldVisitor, Ignore, Stop, walk};
+use super::walk::{FieldVisitor, Input, Stop, pass_over, walk, walk_all};
 use crate::error::{DecodeError, Fault};
 use crate::model::{ByteOrder, EventClass, FieldKind, Role, Scope, StreamClass, TraceClass, Uuid};
 
@@ -87,23 +87,48 @@ impl PacketInfo {
     }
 }
 
+/// A record whose end was found.
+#[derive(Debug, Clone, Copy, Default)]
+struct Record {
+    /// The stream's clock at the record, in cycles.
+    clock: u64,
+    /// Where it starts and where the next one would, in bits.
+    at: u64,
+    next: u64,
+    /// Position of its class in the stream class.
+    class: u32,
+    /// Where common context, specific context and payload start, in bits after `at`.
+    starts: [u32; 3],
+}
+
+/// Records found at once: enough to spread the cost of starting, few enough for the nearest cache.
+const BATCH: usize = 128;
+
 /// Decodes the packets of one stream.
+///
+/// Records are found some at a time ahead of the one stood on; nobody sees that but the clock of
+/// the machine. A fault among them comes when the records before it were given.
 #[derive(Debug, Default)]
 pub struct PacketDecoder {
     slots: Vec<Cell<u64>>,
-    /// Clock of the stream, in cycles.
+    /// Clock of the stream after the records found, in cycles.
     clock: u64,
-    /// Start of the next record.
+    /// Start of the record after those found.
     next: u64,
     /// End of the content.
     end: u64,
     context_at: u64,
-    /// The current record: position of its class, and where its header, common context, specific
-    /// context and payload start.
-    class: u32,
-    starts: [u64; 4],
+    /// Records found, `count` of them; the one at `current` is stood on.
+    records: Vec<Record>,
+    count: usize,
+    current: usize,
+    /// What ended the search for records.
+    failure: Option<Box<DecodeError>>,
     pub(super) tables: Tables,
 }
+
+/// A record's header: id, time and its bits, where the body starts.
+type Header = (u32, u64, u32, u64);
 
 impl PacketDecoder {
     /// A decoder whose clock is at 0.
@@ -111,20 +136,38 @@ impl PacketDecoder {
         Self::default()
     }
 
-    /// The stream's clock after what was decoded last, in cycles.
+    /// The stream's clock at the current record; when there is none, after what was decoded last.
     #[inline]
     pub fn clock(&self) -> u64 {
-        self.clock
+        match self.record() {
+            Some(record) => record.clock,
+            None => self.clock,
+        }
     }
 
     /// Bit offset in the packet at which the current record starts.
     pub fn event_at_bits(&self) -> u64 {
-        self.starts[0]
+        self.record().map_or(self.next, |record| record.at)
     }
 
-    /// Bit offset in the packet at which the next record would start.
+    /// Bit offset in the packet at which the record after the current one would start.
     pub fn next_at_bits(&self) -> u64 {
-        self.next
+        self.record().map_or(self.next, |record| record.next)
+    }
+
+    /// Where the current record goes on after its header, in bits.
+    pub(crate) fn body_at_bits(&self) -> u64 {
+        self.record().map_or(self.next, |record| record.at + u64::from(record.starts[0]))
+    }
+
+    /// The record stood on.
+    #[inline]
+    fn record(&self) -> Option<&Record> {
+        if self.current < self.count { self.records.get(self.current) } else { None }
+    }
+
+    fn input<'a>(&'a self, data: &'a [u8]) -> Input<'a> {
+        Input { data, end: self.end.min((data.len() as u64).saturating_mul(8)), slots: &self.slots }
     }
 
     /// Starts a packet: reads header and context, sets the clock from them, checks the sizes.
@@ -134,6 +177,7 @@ impl PacketDecoder {
     /// As [`PacketInfo::read`] and [`PacketInfo::sizes`]; no event can be read then.
     pub fn start(&mut self, trace: &TraceClass, data: &[u8]) -> Result<PacketInfo, Box<DecodeError>> {
         self.tables.reset_packet();
+        self.forget_records();
         self.end = 0;
         self.next = 0;
         let info = self.read_info(trace, data)?;
@@ -144,25 +188,46 @@ impl PacketDecoder {
         Ok(info)
     }
 
+    fn forget_records(&mut self) {
+        self.count = 0;
+        self.current = 0;
+        self.failure = None;
+    }
+
     fn read_info(&mut self, trace: &TraceClass, data: &[u8]) -> Result<PacketInfo, Box<DecodeError>> {
+        grow(&mut self.slots, trace.stream_classes.iter().map(|c| c.plan.slot_count).max());
         let end = (data.len() as u64).saturating_mul(8);
+        let input = Input { data, end, slots: &self.slots };
         let mut visitor =
             PacketVisitor { info: PacketInfo::default(), clock: self.clock, magic: None, uuid: None };
         let plan = &trace.header_plan;
-        grow(&mut self.slots, trace.stream_classes.iter().map(|c| c.plan.slot_count).max());
-        let at = walk(plan, &plan.full, data, 0, end, &self.slots, &mut visitor, true)
-            .map_err(|stop| located(stop, plan, Scope::PacketHeader, None))?;
+        let at = walk_all(plan, input, 0, &mut visitor)
+            .map_err(|stop| located(*stop, plan, Scope::PacketHeader, None))?;
         visitor.check(trace)?;
         let id = visitor.info.stream_class_id;
         let class =
             trace.stream_class(id).ok_or_else(|| DecodeError::new(at, Fault::UnknownStreamClass(id)))?;
         let plan = &class.plan.context;
         visitor.info.context_at_bits = at;
-        let at = walk(plan, &plan.full, data, at, end, &self.slots, &mut visitor, true)
-            .map_err(|stop| located(stop, plan, Scope::PacketContext, None))?;
+        let at = walk_all(plan, input, at, &mut visitor)
+            .map_err(|stop| located(*stop, plan, Scope::PacketContext, None))?;
         visitor.info.header_size_bits = at;
         self.clock = visitor.clock;
         Ok(visitor.info)
+    }
+
+    /// Goes to the next record if it was found already, and gives its clock; else
+    /// [`next_event`](Self::next_event) has to look for it.
+    #[inline]
+    pub fn step(&mut self) -> Option<u64> {
+        let next = self.current + 1;
+        if next >= self.count {
+            return None;
+        }
+        let clock = self.records.get(next)?.clock;
+        self.current = next;
+        self.tables.reset_event();
+        Some(clock)
     }
 
     /// Goes to the next record; false at the end of the content. `class` and `data` are those of
@@ -172,151 +237,161 @@ impl PacketDecoder {
     /// Any fault of the record. The packet has no further records then.
     #[inline]
     pub fn next_event(&mut self, class: &StreamClass, data: &[u8]) -> Result<bool, Box<DecodeError>> {
-        self.tables.reset_event();
-        let at = self.next;
-        if at >= self.end {
-            return Ok(false);
-        }
-        let header = match class.plan.fast {
-            FastHeader::Large(order) => self.large(data, order),
-            FastHeader::Compact(order) => self.compact(data, order),
-            FastHeader::None => None,
-        };
-        if let Some((id, time, time_bits, body_at)) = header
-            && let Some(quick) = class.plan.quick.get(id as usize)
-            && quick.body_bits != VARIABLE
-            && quick.class != NO_CLASS
-            && body_at + u64::from(quick.body_bits) <= self.end
-        {
-            update_clock(&mut self.clock, time, time_bits);
-            self.class = quick.class;
-            self.starts =
-                [at, body_at, body_at + u64::from(quick.starts[0]), body_at + u64::from(quick.starts[1])];
-            self.next = body_at + u64::from(quick.body_bits);
+        if self.step().is_some() {
             return Ok(true);
         }
-        self.next_event_by_plan(class, data, header)
+        self.find_records(class, data)
     }
 
-    /// Reads a large header: (id, time, bits of time, start of the body).
-    #[inline]
-    fn large(&self, data: &[u8], order: ByteOrder) -> Option<(u32, u64, u32, u64)> {
-        let at = self.next.next_multiple_of(8);
-        let bytes = data.get((at / 8) as usize..(self.end / 8) as usize)?;
-        let head = bytes.first_chunk::<6>()?;
-        let [a, b, time @ ..] = *head;
-        let (id, time) = match order {
-            ByteOrder::Little => (u16::from_le_bytes([a, b]), u32::from_le_bytes(time)),
-            ByteOrder::Big => (u16::from_be_bytes([a, b]), u32::from_be_bytes(time)),
-        };
-        if id != u16::MAX {
-            return Some((u32::from(id), u64::from(time), 32, at + 48));
-        }
-        let (id, time) = extended(bytes.get(2..)?, order)?;
-        Some((id, time, 64, at + 112))
-    }
-
-    /// Reads a compact header, likewise.
-    #[inline]
-    fn compact(&self, data: &[u8], order: ByteOrder) -> Option<(u32, u64, u32, u64)> {
-        let at = self.next.next_multiple_of(8);
-        let bytes = data.get((at / 8) as usize..(self.end / 8) as usize)?;
-        let head = *bytes.first_chunk::<4>()?;
-        let (id, time) = match order {
-            ByteOrder::Little => {
-                let word = u32::from_le_bytes(head);
-                (word & 31, word >> 5)
-            }
-            ByteOrder::Big => {
-                let word = u32::from_be_bytes(head);
-                (word >> 27, word & 0x7ff_ffff)
-            }
-        };
-        if id != 31 {
-            return Some((id, u64::from(time), 27, at + 32));
-        }
-        let (id, time) = extended(bytes.get(1..)?, order)?;
-        Some((id, time, 64, at + 104))
-    }
-
+    /// Finds records until a batch is full, the content ends, or one is not right.
     #[inline(never)]
-    fn next_event_by_plan(
-        &mut self,
-        class: &StreamClass,
-        data: &[u8],
-        header: Option<(u32, u64, u32, u64)>,
-    ) -> Result<bool, Box<DecodeError>> {
-        grow(&mut self.slots, Some(class.plan.slot_count));
-        let start = self.next;
-        let end = self.end;
-        // Whatever happens, the same record is not tried twice.
-        self.next = end;
-        let plan = &*class.plan.header;
-        if start.next_multiple_of(plan.align) >= end && plan.align > 1 {
-            // Only padding is left.
-            return Ok(false);
+    fn find_records(&mut self, class: &StreamClass, data: &[u8]) -> Result<bool, Box<DecodeError>> {
+        self.tables.reset_event();
+        self.count = 0;
+        self.current = 0;
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
         }
-        let (id, at) = if let Some((id, time, bits, at)) = header {
-            update_clock(&mut self.clock, time, bits);
-            (u64::from(id), at)
+        grow(&mut self.slots, Some(class.plan.slot_count));
+        self.records.resize(BATCH, Record::default());
+        let content = &data[..data.len().min((self.end / 8) as usize)];
+        while self.count < BATCH && self.next < self.end {
+            let from = self.count;
+            self.find_quickly(class, content);
+            if self.count == BATCH || self.next >= self.end {
+                break;
+            }
+            match self.find_by_plan(class, data) {
+                Ok(Some(record)) => {
+                    self.records[self.count] = record;
+                    self.count += 1;
+                    self.next = record.next;
+                }
+                Ok(None) => self.next = self.end,
+                Err(failure) => {
+                    self.next = self.end;
+                    if from == 0 && self.count == 0 {
+                        return Err(failure);
+                    }
+                    self.failure = Some(failure);
+                }
+            }
+        }
+        Ok(self.count > 0)
+    }
+
+    /// Finds records of fixed size behind headers of LTTng's short forms, up to the first that is
+    /// anything else.
+    fn find_quickly(&mut self, class: &StreamClass, content: &[u8]) {
+        let quick = class.plan.quick.as_slice();
+        let mut run = Run { clock: self.clock, next: self.next, end: self.end };
+        let records = &mut self.records[self.count..];
+        let found = match class.plan.fast {
+            FastHeader::Large(ByteOrder::Little) => run.find::<32, 48>(content, quick, records, |word| {
+                let word = u64::from_le_bytes(word);
+                (word & 0xffff, (word >> 16) & 0xffff_ffff)
+            }),
+            FastHeader::Large(ByteOrder::Big) => run.find::<32, 48>(content, quick, records, |word| {
+                let word = u64::from_be_bytes(word);
+                (word >> 48, (word >> 16) & 0xffff_ffff)
+            }),
+            FastHeader::Compact(ByteOrder::Little) => run.find::<27, 32>(content, quick, records, |word| {
+                let word = u64::from_le_bytes(word);
+                (word & 31, (word >> 5) & 0x7ff_ffff)
+            }),
+            FastHeader::Compact(ByteOrder::Big) => run.find::<27, 32>(content, quick, records, |word| {
+                let word = u64::from_be_bytes(word);
+                (word >> 59, (word >> 32) & 0x7ff_ffff)
+            }),
+            FastHeader::None => 0,
+        };
+        self.count += found;
+        self.clock = run.clock;
+        self.next = run.next;
+    }
+
+    /// Finds the end of the record at `next` field by field; `None` when only padding is left.
+    fn find_by_plan(&mut self, class: &StreamClass, data: &[u8]) -> Result<Option<Record>, Box<DecodeError>> {
+        let start = self.next;
+        let plan = &*class.plan.header;
+        let aligned = start.next_multiple_of(plan.align);
+        if aligned >= self.end && plan.align > 1 {
+            return Ok(None);
+        }
+        let mut clock = self.clock;
+        let input = self.input(data);
+        let bytes = input.data.get((aligned / 8) as usize..(input.end / 8) as usize).unwrap_or_default();
+        let header = match class.plan.fast {
+            FastHeader::Large(order) => large(bytes, order),
+            FastHeader::Compact(order) => compact(bytes, order),
+            FastHeader::None => None,
+        };
+        let (id, mut at) = if let Some((id, time, bits, size)) = header {
+            update_clock(&mut clock, time, bits);
+            (u64::from(id), aligned + size)
         } else {
-            let mut visitor = HeaderVisitor { clock: self.clock, id: None };
-            let at = walk(plan, &plan.full, data, start, end, &self.slots, &mut visitor, true)
-                .map_err(|stop| located(stop, plan, Scope::EventHeader, None))?;
-            self.clock = visitor.clock;
+            let mut visitor = HeaderVisitor { clock, id: None };
+            let at = walk_all(plan, input, start, &mut visitor)
+                .map_err(|stop| located(*stop, plan, Scope::EventHeader, None))?;
+            clock = visitor.clock;
             (visitor.id.unwrap_or(0), at)
         };
         let Some(position) = class.by_id.get(&id).copied() else {
-            let stream_class_id = class.id;
-            let fault = Fault::UnknownEventClass { id, stream_class_id };
+            let fault = Fault::UnknownEventClass { id, stream_class_id: class.id };
             return Err(DecodeError::new(start, fault));
         };
         let Some(event) = class.event_classes.get(position as usize) else {
-            return Ok(false);
+            return Ok(None);
         };
-        self.class = position;
-        let mut at = at;
-        self.starts[0] = start.next_multiple_of(plan.align);
-        for (index, plan, scope) in [
-            (1, &class.plan.common, Scope::CommonContext),
-            (2, &event.plan.specific, Scope::SpecificContext),
-            (3, &event.plan.payload, Scope::Payload),
-        ] {
-            self.starts[index] = at;
-            let program = plan.shortest();
-            at = walk(plan, program, data, at, end, &self.slots, &mut Ignore, true)
-                .map_err(|stop| located(stop, plan, scope, Some(event)))?;
+        let mut starts = [0; 3];
+        for (from, (plan, scope)) in starts.iter_mut().zip([
+            (&class.plan.common, Scope::CommonContext),
+            (&event.plan.specific, Scope::SpecificContext),
+            (&event.plan.payload, Scope::Payload),
+        ]) {
+            *from = match u32::try_from(at - aligned) {
+                Ok(from) => from,
+                Err(_) => return Err(DecodeError::new(at, Fault::TooFar)),
+            };
+            at = pass_over(plan, input, at).map_err(|stop| located(*stop, plan, scope, Some(event)))?;
         }
         if at == start {
             return Err(DecodeError::new(start, Fault::EmptyEvent));
         }
-        self.next = at;
-        Ok(true)
+        self.clock = clock;
+        Ok(Some(Record { clock, at: aligned, next: at, class: position, starts }))
     }
 
     /// Leaves out the rest of the packet's records.
     pub fn skip_rest(&mut self) {
+        self.count = self.count.min(self.current + 1);
+        self.failure = None;
         self.next = self.end;
     }
 
-    /// Position in its stream class of the class of the current record.
+    /// Position in its stream class of the class of the current record; `usize::MAX` when there is
+    /// no record.
     #[inline]
     pub fn event_class_position(&self) -> usize {
-        self.class as usize
+        self.record().map_or(usize::MAX, |record| record.class as usize)
     }
 
     /// The plan and start of a scope of the current packet and record.
     pub(crate) fn scope<'a>(&self, class: &'a StreamClass, scope: Scope) -> Option<(&'a Plan, u64)> {
-        let event = || class.event_classes.get(self.class as usize);
+        if scope == Scope::PacketContext {
+            let plan = &*class.plan.context;
+            return (!plan.nodes.is_empty()).then_some((plan, self.context_at));
+        }
+        let record = self.record()?;
+        let event = || class.event_classes.get(record.class as usize);
         let (plan, start) = match scope {
-            Scope::PacketHeader => return None,
-            Scope::PacketContext => (&class.plan.context, self.context_at),
-            Scope::EventHeader => (&class.plan.header, self.starts[0]),
-            Scope::CommonContext => (&class.plan.common, self.starts[1]),
-            Scope::SpecificContext => (&event()?.plan.specific, self.starts[2]),
-            Scope::Payload => (&event()?.plan.payload, self.starts[3]),
+            Scope::PacketHeader | Scope::PacketContext => return None,
+            Scope::EventHeader => (&*class.plan.header, 0),
+            Scope::CommonContext => (&*class.plan.common, record.starts[0]),
+            Scope::SpecificContext => (&*event()?.plan.specific, record.starts[1]),
+            Scope::Payload => (&*event()?.plan.payload, record.starts[2]),
         };
-        (!plan.nodes.is_empty()).then_some((&**plan, start))
+        (!plan.nodes.is_empty()).then_some((plan, record.at + u64::from(start)))
     }
 
     /// Walks a scope of the current packet or record; false when it has no fields.
@@ -331,26 +406,117 @@ impl PacketDecoder {
         let Some((plan, start)) = self.scope(class, scope) else {
             return false;
         };
+        if plan.refers_to_others {
+            self.refresh_slots(class, data, scope);
+        }
         // The same bytes were walked when the record was found, so this gets to the end.
-        let all = matches!(scope, Scope::EventHeader);
-        walk(plan, &plan.full, data, start, self.end, &self.slots, visitor, all).is_ok()
+        let input = self.input(data);
+        let result = if scope == Scope::EventHeader {
+            walk_all(plan, input, start, visitor)
+        } else {
+            walk(plan, input, start, visitor)
+        };
+        result.is_ok()
     }
-}
 
-impl PacketDecoder {
+    /// Decodes the record's scopes before this one again: lengths and selectors in them are those
+    /// of the last record found, not of the current one.
+    fn refresh_slots(&self, class: &StreamClass, data: &[u8], scope: Scope) {
+        for before in [Scope::EventHeader, Scope::CommonContext, Scope::SpecificContext] {
+            if before < scope
+                && let Some((plan, start)) = self.scope(class, before)
+            {
+                let _ = pass_over(plan, self.input(data), start);
+            }
+        }
+    }
+
     /// Walks all fields of a scope, hidden ones too, from a place where it was decoded before.
     pub(crate) fn visit_plan<V: FieldVisitor>(&self, plan: &Plan, data: &[u8], start: u64, visitor: &mut V) {
         if !plan.nodes.is_empty() {
             // The same bytes were walked when the packet or record was found.
-            let end = self.end.min((data.len() as u64).saturating_mul(8));
-            let _ = walk(plan, &plan.full, data, start, end, &self.slots, visitor, true);
+            let _ = walk_all(plan, self.input(data), start, visitor);
         }
     }
+}
 
-    /// Where the current record goes on after its header, in bits.
-    pub(crate) fn body_at_bits(&self) -> u64 {
-        self.starts[1]
+/// A search through a packet's content.
+struct Run {
+    clock: u64,
+    next: u64,
+    end: u64,
+}
+
+impl Run {
+    /// Finds records while `read` gives ids of classes of fixed size; gives how many.
+    #[inline(always)]
+    fn find<const TIME_BITS: u32, const HEADER_BITS: u32>(
+        &mut self,
+        content: &[u8],
+        quick: &[Quick],
+        records: &mut [Record],
+        read: impl Fn([u8; 8]) -> (u64, u64),
+    ) -> usize {
+        let Self { mut clock, mut next, end } = *self;
+        let mut count = 0;
+        for slot in records {
+            let at = (next + 7) & !7;
+            // The last records of a packet may have fewer than eight bytes: they are not quick.
+            let Some(word) = content.get((at / 8) as usize..).and_then(|rest| rest.first_chunk::<8>()) else {
+                break;
+            };
+            let (id, time) = read(*word);
+            let Some(quick) = quick.get(id as usize) else {
+                break;
+            };
+            let after = at + u64::from(HEADER_BITS) + u64::from(quick.body_bits);
+            if after > end || quick.body_bits == VARIABLE {
+                break;
+            }
+            update_clock(&mut clock, time, TIME_BITS);
+            let starts = [HEADER_BITS, HEADER_BITS + quick.starts[0], HEADER_BITS + quick.starts[1]];
+            *slot = Record { clock, at, next: after, class: quick.class, starts };
+            next = after;
+            count += 1;
+        }
+        self.clock = clock;
+        self.next = next;
+        count
     }
+}
+
+/// Reads a large header: id, time, bits of time, size in bits.
+fn large(bytes: &[u8], order: ByteOrder) -> Option<Header> {
+    let [a, b, time @ ..] = *bytes.first_chunk::<6>()?;
+    let (id, time) = match order {
+        ByteOrder::Little => (u16::from_le_bytes([a, b]), u32::from_le_bytes(time)),
+        ByteOrder::Big => (u16::from_be_bytes([a, b]), u32::from_be_bytes(time)),
+    };
+    if id != u16::MAX {
+        return Some((u32::from(id), u64::from(time), 32, 48));
+    }
+    let (id, time) = extended(bytes.get(2..)?, order)?;
+    Some((id, time, 64, 112))
+}
+
+/// Reads a compact header, likewise.
+fn compact(bytes: &[u8], order: ByteOrder) -> Option<Header> {
+    let head = *bytes.first_chunk::<4>()?;
+    let (id, time) = match order {
+        ByteOrder::Little => {
+            let word = u32::from_le_bytes(head);
+            (word & 31, word >> 5)
+        }
+        ByteOrder::Big => {
+            let word = u32::from_be_bytes(head);
+            (word >> 27, word & 0x7ff_ffff)
+        }
+    };
+    if id != 31 {
+        return Some((id, u64::from(time), 27, 32));
+    }
+    let (id, time) = extended(bytes.get(1..)?, order)?;
+    Some((id, time, 64, 104))
 }
 
 /// The rest of an extended header: 32-bit id, 64-bit time.

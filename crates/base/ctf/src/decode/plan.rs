@@ -8,7 +8,8 @@
 use std::sync::Arc;
 
 use crate::model::{
-    ByteOrder, FieldClass, FieldKind, IntRange, IntegerLayout, Length, Roles, StringEncoding, StringExtent,
+    ByteOrder, FieldClass, FieldKind, FieldRef, IntRange, IntegerLayout, Length, Roles, Scope,
+    StringEncoding, StringExtent,
 };
 
 /// No slot.
@@ -49,6 +50,8 @@ pub(crate) enum Code {
     /// Bytes, likewise.
     Blob,
     Struct,
+    /// After the last member of a structure.
+    EndStruct,
     /// `len` elements, or as many as slot `from` says; the element's steps are inside.
     Array,
     /// Content inside; `len` is the position in `choices` of the ranges, for integer selectors.
@@ -115,6 +118,8 @@ impl Choices {
 pub(crate) struct Program {
     pub steps: Vec<Step>,
     pub choices: Vec<Choices>,
+    /// Fields of both byte orders could meet inside a byte: the order of each must be checked.
+    pub mixes_orders: bool,
 }
 
 /// A compiled scope.
@@ -126,23 +131,35 @@ pub(crate) struct Plan {
     pub short: Program,
     /// Alignment of the root in bits; 1 without a root.
     pub align: u64,
+    /// The list for readers, when it differs from the full one: hidden fields are only passed over.
+    pub shown: Option<Program>,
     /// Size when it does not depend on data.
     pub fixed_bits: Option<u64>,
+    /// Whether lengths or selectors are in other scopes of the record.
+    pub refers_to_others: bool,
 }
 
 impl Plan {
     /// Compiles a scope; `None` is a scope without fields.
-    pub(crate) fn compile(root: Option<&Arc<FieldClass>>) -> Self {
+    pub(crate) fn compile(root: Option<&Arc<FieldClass>>, scope: Scope) -> Self {
         let Some(root) = root else {
             return Self { align: 1, fixed_bits: Some(0), ..Self::default() };
         };
-        let mut full = Compiler::new(false);
+        let mixes_orders = mixes_orders_unaligned(root);
+        let mut full = Compiler::new(Purpose::All);
+        full.program.mixes_orders = mixes_orders;
         full.field(root, "", 0);
-        let mut short = Compiler::new(true);
-        if !mixes_orders_unaligned(root) {
+        let mut short = Compiler::new(Purpose::End);
+        if !mixes_orders {
             short.field(root, "", 0);
         }
+        let shown = (hides_any(root) && !mixes_orders).then(|| {
+            let mut shown = Compiler::new(Purpose::Shown);
+            shown.field(root, "", 0);
+            shown.program
+        });
         Self {
+            shown,
             nodes: full.nodes,
             full: full.program,
             fixed_bits: if short.program.steps.is_empty() {
@@ -151,6 +168,7 @@ impl Plan {
                 root.fixed_size_bits().filter(|_| !saves_anything(root))
             },
             short: short.program,
+            refers_to_others: refers_to_others(root, scope),
             align: u64::from(root.alignment_bits),
         }
     }
@@ -161,27 +179,49 @@ impl Plan {
     }
 }
 
+/// What a list of steps is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Every field.
+    All,
+    /// The fields that readers show.
+    Shown,
+    /// Only the end of the scope.
+    End,
+}
+
 struct Compiler {
-    short: bool,
+    purpose: Purpose,
     nodes: Vec<Node>,
+    next_node: usize,
     program: Program,
     /// Steps before this one are jumped to from outside, so nothing is merged into them.
     barrier: usize,
 }
 
 impl Compiler {
-    fn new(short: bool) -> Self {
-        Self { short, nodes: Vec::new(), program: Program::default(), barrier: 0 }
+    fn new(purpose: Purpose) -> Self {
+        Self { purpose, nodes: Vec::new(), next_node: 0, program: Program::default(), barrier: 0 }
     }
 
     fn field(&mut self, class: &Arc<FieldClass>, name: &str, parent: usize) {
-        if self.short && !saves_anything(class) {
-            if let Some(bits) = class.fixed_size_bits() {
-                return self.fixed(class.alignment_bits, bits);
-            }
+        let passed_over = match self.purpose {
+            Purpose::All => false,
+            Purpose::Shown => !class.visible,
+            Purpose::End => true,
+        };
+        let short = self.purpose == Purpose::End;
+        if passed_over
+            && !saves_anything(class)
+            && let Some(bits) = class.fixed_size_bits()
+        {
+            // Numbers of nodes stay those of the full list.
+            self.skip_nodes(class);
+            return self.fixed(class.alignment_bits, bits);
         }
-        let id = self.nodes.len();
-        if !self.short {
+        let id = self.next_node;
+        self.next_node += 1;
+        if self.purpose == Purpose::All {
             self.nodes.push(Node {
                 id,
                 parent,
@@ -193,7 +233,7 @@ impl Compiler {
         let at = self.push(class, id);
         match &class.kind {
             FieldKind::Struct(c) => {
-                if self.short {
+                if short {
                     // The alignment of the whole lets the members merge into one step.
                     self.program.steps.pop();
                     self.fixed(class.alignment_bits, 0);
@@ -201,9 +241,19 @@ impl Compiler {
                 for member in &c.members {
                     self.field(&member.class, &member.name, id);
                 }
-                if self.short {
+                if short {
                     return;
                 }
+                let begin = self.program.steps[at];
+                let end = self.program.steps.len();
+                self.program.steps[at].next = end as u32 + 1;
+                self.program.steps.push(Step {
+                    code: Code::EndStruct,
+                    align_log2: 0,
+                    next: end as u32 + 1,
+                    ..begin
+                });
+                return;
             }
             FieldKind::Array(c) => {
                 self.barrier = self.program.steps.len();
@@ -229,6 +279,18 @@ impl Compiler {
             _ => {}
         }
         self.program.steps[at].next = self.program.steps.len() as u32;
+    }
+
+    /// Counts the nodes of a field that gets no steps.
+    fn skip_nodes(&mut self, class: &FieldClass) {
+        self.next_node += 1;
+        match &class.kind {
+            FieldKind::Struct(c) => c.members.iter().for_each(|m| self.skip_nodes(&m.class)),
+            FieldKind::Array(c) => self.skip_nodes(&c.element),
+            FieldKind::Optional(c) => self.skip_nodes(&c.content),
+            FieldKind::Variant(c) => c.options.iter().for_each(|o| self.skip_nodes(&o.class)),
+            _ => {}
+        }
     }
 
     fn options<'a>(
@@ -302,6 +364,16 @@ impl Compiler {
             FieldKind::Integer(c) => match c.layout {
                 IntegerLayout::Fixed(layout) => {
                     set_layout(&mut step, &layout);
+                    // See `Walker::word`.
+                    if layout.size_bits <= 56 && !layout.reversed && !self.program.mixes_orders {
+                        step.len = super::bits::mask(layout.size_bits);
+                    } else if layout.size_bits == 64
+                        && class.alignment_bits % 8 == 0
+                        && !layout.reversed
+                        && !self.program.mixes_orders
+                    {
+                        step.len = u64::MAX;
+                    }
                     if c.signed { Code::Signed } else { Code::Unsigned }
                 }
                 IntegerLayout::Leb128 if c.signed => Code::LebSigned,
@@ -360,6 +432,18 @@ const BLANK: Step = Step {
     len: 0,
 };
 
+/// Whether any field in it is hidden from readers.
+fn hides_any(class: &FieldClass) -> bool {
+    !class.visible
+        || match &class.kind {
+            FieldKind::Struct(c) => c.members.iter().any(|m| hides_any(&m.class)),
+            FieldKind::Array(c) => hides_any(&c.element),
+            FieldKind::Optional(c) => hides_any(&c.content),
+            FieldKind::Variant(c) => c.options.iter().any(|o| hides_any(&o.class)),
+            _ => false,
+        }
+}
+
 /// Whether decoding the field leaves a value in a slot.
 fn saves_anything(class: &FieldClass) -> bool {
     class.slot.is_some()
@@ -370,6 +454,26 @@ fn saves_anything(class: &FieldClass) -> bool {
             FieldKind::Variant(c) => c.options.iter().any(|o| saves_anything(&o.class)),
             _ => false,
         }
+}
+
+/// Whether a length or selector of a field is in another scope of the same record.
+fn refers_to_others(class: &FieldClass, own: Scope) -> bool {
+    let other = |field: &FieldRef| {
+        field.paths.iter().any(|path| path.scope != own && path.scope >= Scope::EventHeader)
+    };
+    match &class.kind {
+        FieldKind::String(c) => matches!(&c.extent, StringExtent::Sized(Length::Dynamic(f)) if other(f)),
+        FieldKind::Blob(c) => matches!(&c.length, Length::Dynamic(f) if other(f)),
+        FieldKind::Struct(c) => c.members.iter().any(|m| refers_to_others(&m.class, own)),
+        FieldKind::Array(c) => {
+            matches!(&c.length, Length::Dynamic(f) if other(f)) || refers_to_others(&c.element, own)
+        }
+        FieldKind::Optional(c) => other(&c.selector) || refers_to_others(&c.content, own),
+        FieldKind::Variant(c) => {
+            other(&c.selector) || c.options.iter().any(|o| refers_to_others(&o.class, own))
+        }
+        _ => false,
+    }
 }
 
 /// Whether fields of both byte orders could meet inside a byte: then the order of every field must
@@ -386,7 +490,7 @@ fn collect_orders(class: &FieldClass, little: &mut bool, big: &mut bool, odd: &m
             ByteOrder::Little => *little = true,
             ByteOrder::Big => *big = true,
         }
-        *odd |= layout.size_bits % 8 != 0 || class.alignment_bits % 8 != 0;
+        *odd |= !layout.size_bits.is_multiple_of(8) || !class.alignment_bits.is_multiple_of(8);
     };
     match &class.kind {
         FieldKind::BitArray(c) => leaf(&c.layout),

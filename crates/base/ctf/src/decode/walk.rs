@@ -131,7 +131,7 @@ impl<'a> Scalars<'a> {
 
     /// The bytes themselves, if the elements are whole aligned bytes.
     pub fn as_bytes(&self) -> Option<&'a [u8]> {
-        if self.stride != 8 || self.step.size != 8 || self.at % 8 != 0 || self.step.reversed {
+        if self.stride != 8 || self.step.size != 8 || !self.at.is_multiple_of(8) || self.step.reversed {
             return None;
         }
         let from = (self.at / 8) as usize;
@@ -146,92 +146,159 @@ pub(crate) struct Stop {
     pub fault: Fault,
 }
 
-/// A walk over one scope.
-pub(crate) struct Walker<'a, V> {
-    pub nodes: &'a [Node],
-    pub program: &'a Program,
+/// Boxed, so that results of the walk stay in registers.
+type Halt = Box<Stop>;
+
+/// What a walk reads: a packet's bytes, the end of its content in bits (never beyond the bytes),
+/// and the values that lengths and selectors come from.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
     pub data: &'a [u8],
-    /// End of the content, in bits; never beyond the data.
     pub end: u64,
-    pub at: u64,
     pub slots: &'a [Cell<u64>],
-    pub visitor: &'a mut V,
+}
+
+/// A walk over one scope.
+struct Walker<'a, V> {
+    nodes: &'a [Node],
+    program: &'a Program,
+    input: Input<'a>,
+    at: u64,
+    visitor: &'a mut V,
     /// Byte order of the last fixed-length field.
     last_big: Option<bool>,
     idle: u64,
-    hidden: bool,
+    all: bool,
 }
 
 /// Walks a whole scope from `at`; gives the bit after it.
 #[inline]
 pub(crate) fn walk<V: FieldVisitor>(
     plan: &Plan,
-    program: &Program,
-    data: &[u8],
+    input: Input<'_>,
     at: u64,
-    end: u64,
-    slots: &[Cell<u64>],
     visitor: &mut V,
-    show_hidden: bool,
-) -> Result<u64, Stop> {
-    let mut walker = Walker {
-        nodes: &plan.nodes,
-        program,
-        data,
-        end,
-        at,
-        slots,
-        visitor,
-        last_big: None,
-        idle: 0,
-        hidden: show_hidden,
-    };
+) -> Result<u64, Halt> {
+    start(plan, plan.shown.as_ref().unwrap_or(&plan.full), input, at, visitor, false)
+}
+
+/// As [`walk`], with the fields that readers do not show.
+#[inline]
+pub(crate) fn walk_all<V: FieldVisitor>(
+    plan: &Plan,
+    input: Input<'_>,
+    at: u64,
+    visitor: &mut V,
+) -> Result<u64, Halt> {
+    start(plan, &plan.full, input, at, visitor, true)
+}
+
+/// Finds the bit after a scope.
+#[inline]
+pub(crate) fn pass_over(plan: &Plan, input: Input<'_>, at: u64) -> Result<u64, Halt> {
+    start(plan, plan.shortest(), input, at, &mut Ignore, false)
+}
+
+#[inline]
+fn start<V: FieldVisitor>(
+    plan: &Plan,
+    program: &Program,
+    input: Input<'_>,
+    at: u64,
+    visitor: &mut V,
+    all: bool,
+) -> Result<u64, Halt> {
+    let mut walker = Walker { nodes: &plan.nodes, program, input, at, visitor, last_big: None, idle: 0, all };
     walker.run(0, program.steps.len())?;
     Ok(walker.at)
 }
 
 impl<'a, V: FieldVisitor> Walker<'a, V> {
-    fn run(&mut self, from: usize, to: usize) -> Result<(), Stop> {
+    fn run(&mut self, from: usize, to: usize) -> Result<(), Halt> {
         let program = self.program;
         let mut index = from;
         while index < to {
             let Some(step) = program.steps.get(index) else {
                 break;
             };
-            self.step(index, step).map_err(|fault| match fault {
-                Failure::Here(fault) => Stop { at_bits: self.at, node: step.node, fault },
-                Failure::Inside(stop) => stop,
-            })?;
-            index = step.next as usize;
+            self.align(step)?;
+            index += 1;
+            match step.code {
+                Code::Fixed => {
+                    self.take(step, step.len)?;
+                }
+                Code::Unsigned => {
+                    let raw = match self.word(step) {
+                        Some(raw) => raw,
+                        None => self.raw(step)?,
+                    };
+                    self.save(step, raw);
+                    if let Some(node) = self.shown(step) {
+                        self.visitor.unsigned(node, raw);
+                    }
+                }
+                Code::Signed => {
+                    let raw = match self.word(step) {
+                        Some(raw) => raw,
+                        None => self.raw(step)?,
+                    };
+                    let value = sign_extend(raw, u32::from(step.size));
+                    self.save(step, value.cast_unsigned());
+                    if let Some(node) = self.shown(step) {
+                        self.visitor.signed(node, value);
+                    }
+                }
+                Code::Bool => {
+                    let value = self.raw(step)? != 0;
+                    self.save(step, u64::from(value));
+                    if let Some(node) = self.shown(step) {
+                        self.visitor.boolean(node, value);
+                    }
+                }
+                Code::Bits => {
+                    let raw = self.raw(step)?;
+                    if let Some(node) = self.shown(step) {
+                        self.visitor.bits(node, raw);
+                    }
+                }
+                Code::EndStruct => self.bracket(step, V::end_struct),
+                Code::Struct => self.bracket(step, V::begin_struct),
+                Code::Text => {
+                    let bytes = self.until_nul(step)?;
+                    self.text(step, bytes);
+                }
+                _ => {
+                    self.rare(index - 1, step)?;
+                    index = step.next as usize;
+                }
+            }
         }
         Ok(())
     }
 
-    #[inline]
-    fn step(&mut self, index: usize, step: &Step) -> Result<(), Failure> {
-        self.align(step.align_log2)?;
+    /// The steps that take longer anyway.
+    #[inline(never)]
+    fn rare(&mut self, index: usize, step: &Step) -> Result<(), Halt> {
         match step.code {
-            Code::Fixed => {
-                self.take(step.len)?;
-            }
-            Code::Unsigned | Code::Signed | Code::Bool | Code::Bits | Code::Real => {
+            Code::Real => {
                 self.check_order(step)?;
-                let at = self.take(u64::from(step.size))?;
-                let value = scalar(self.data, at, step);
-                self.leaf(step, value);
+                let at = self.take(step, u64::from(step.size))?;
+                let size = u32::from(step.size);
+                let value = super::real::read(self.input.data, at, size, step.big, step.reversed);
+                if let Some(node) = self.shown(step) {
+                    self.visitor.real(node, value);
+                }
             }
             Code::LebUnsigned | Code::LebSigned => self.leb(step)?,
-            Code::Text => {
-                let bytes = self.until_nul(step.encoding)?;
-                self.text(step, bytes);
-            }
             Code::SizedText => {
                 let bytes = self.sized(step)?;
-                if bytes.len() % step.encoding.unit_size_bytes() != 0 {
-                    return Err(Fault::PartialCodeUnit(bytes.len() as u64).into());
+                if !bytes.len().is_multiple_of(step.encoding.unit_size_bytes()) {
+                    return Err(self.halt(step, Fault::PartialCodeUnit(bytes.len() as u64)));
                 }
-                let bytes = &bytes[..nul_at(bytes, step.encoding).unwrap_or(bytes.len())];
-                self.text(step, bytes);
+                if self.shown(step).is_some() {
+                    let bytes = &bytes[..nul_at(bytes, step.encoding).unwrap_or(bytes.len())];
+                    self.text(step, bytes);
+                }
             }
             Code::Blob => {
                 let bytes = self.sized(step)?;
@@ -239,28 +306,31 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
                     self.visitor.blob(node, bytes);
                 }
             }
-            Code::Struct => {
-                self.bracket(step, V::begin_struct);
-                self.run(index + 1, step.next as usize)?;
-                self.bracket(step, V::end_struct);
-            }
             Code::Array => self.array(index, step)?,
             Code::Optional => self.optional(step)?,
-            Code::Variant => self.variant(step)?,
+            _ => self.variant(step)?,
         }
         Ok(())
     }
 
+    #[cold]
+    fn halt(&self, step: &Step, fault: Fault) -> Halt {
+        Box::new(Stop { at_bits: self.at, node: step.node, fault })
+    }
+
+    #[cold]
+    fn truncated(&self, step: &Step, needed_bits: u64) -> Halt {
+        let left_bits = self.input.end.saturating_sub(self.at);
+        self.halt(step, Fault::Truncated { needed_bits, left_bits })
+    }
+
     #[inline]
-    fn align(&mut self, align_log2: u8) -> Result<(), Fault> {
-        let low = (1u64 << align_log2) - 1;
+    fn align(&mut self, step: &Step) -> Result<(), Halt> {
+        let low = (1u64 << step.align_log2) - 1;
         if self.at & low != 0 {
-            let at = (self.at | low).checked_add(1).ok_or(Fault::TooFar)?;
-            if at > self.end {
-                return Err(Fault::Truncated {
-                    needed_bits: at - self.at,
-                    left_bits: self.end.saturating_sub(self.at),
-                });
+            let at = (self.at | low).saturating_add(1);
+            if at > self.input.end {
+                return Err(self.truncated(step, at - self.at));
             }
             self.at = at;
         }
@@ -269,23 +339,51 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
 
     /// Passes over `bits`; gives where they start.
     #[inline]
-    fn take(&mut self, bits: u64) -> Result<u64, Fault> {
-        let left = self.end.saturating_sub(self.at);
+    fn take(&mut self, step: &Step, bits: u64) -> Result<u64, Halt> {
+        let left = self.input.end.saturating_sub(self.at);
         if bits > left {
-            return Err(Fault::Truncated { needed_bits: bits, left_bits: left });
+            return Err(self.truncated(step, bits));
         }
         let at = self.at;
         self.at += bits;
         Ok(at)
     }
 
-    #[inline]
-    fn check_order(&mut self, step: &Step) -> Result<(), Fault> {
-        if self.at % 8 != 0
-            && let Some(last_big) = self.last_big
-            && last_big != step.big
+    /// The bits of a field that lies in the eight bytes at its place, which are in the content.
+    /// `len` of such a step is the mask of its bits, 0 of any other.
+    #[inline(always)]
+    fn word(&mut self, step: &Step) -> Option<u64> {
+        let byte = (self.at >> 3) as usize;
+        let shift = (self.at & 7) as u32;
+        if step.len == 0 || self.at + 64 > self.input.end {
+            return None;
+        }
+        let word = *self.input.data.get(byte..)?.first_chunk::<8>()?;
+        let word = if step.big {
+            (u64::from_be_bytes(word) << shift) >> (64 - u32::from(step.size))
+        } else {
+            u64::from_le_bytes(word) >> shift
+        };
+        self.at += u64::from(step.size);
+        Some(word & step.len)
+    }
+
+    /// The bits of a fixed-length field.
+    #[inline(never)]
+    fn raw(&mut self, step: &Step) -> Result<u64, Halt> {
+        if self.program.mixes_orders {
+            self.check_order(step)?;
+        }
+        let at = self.take(step, u64::from(step.size))?;
+        Ok(raw_bits(self.input.data, at, u32::from(step.size), step.big, step.reversed))
+    }
+
+    fn check_order(&mut self, step: &Step) -> Result<(), Halt> {
+        if !self.at.is_multiple_of(8)
+            && let Some(first_big) = self.last_big
+            && first_big != step.big
         {
-            return Err(Fault::MixedByteOrder { first_big: last_big });
+            return Err(self.halt(step, Fault::MixedByteOrder { first_big }));
         }
         self.last_big = Some(step.big);
         Ok(())
@@ -294,43 +392,26 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
     #[inline]
     fn save(&self, step: &Step, raw: u64) {
         if step.save != NO_SLOT
-            && let Some(slot) = self.slots.get(usize::from(step.save))
+            && let Some(slot) = self.input.slots.get(usize::from(step.save))
         {
             slot.set(raw);
         }
     }
 
-    fn slot(&self, slot: u16) -> Result<u64, Fault> {
-        self.slots.get(usize::from(slot)).map(Cell::get).ok_or(Fault::NoSelector)
+    fn slot(&self, step: &Step) -> Result<u64, Halt> {
+        match self.input.slots.get(usize::from(step.from)) {
+            Some(slot) => Ok(slot.get()),
+            None => Err(self.halt(step, Fault::NoSelector)),
+        }
     }
 
     /// The node of the step, if the visitor is to hear of it.
     #[inline]
     fn shown(&self, step: &Step) -> Option<&'a Node> {
-        if step.visible || self.hidden { self.nodes.get(step.node as usize) } else { None }
+        if step.visible || self.all { self.nodes.get(step.node as usize) } else { None }
     }
 
     #[inline]
-    fn leaf(&mut self, step: &Step, value: Scalar) {
-        let raw = match value {
-            Scalar::Unsigned(v) | Scalar::Bits(v) => v,
-            Scalar::Signed(v) => v.cast_unsigned(),
-            Scalar::Bool(v) => u64::from(v),
-            Scalar::Real(v) => v.to_bits(),
-        };
-        self.save(step, raw);
-        let Some(node) = self.shown(step) else {
-            return;
-        };
-        match value {
-            Scalar::Unsigned(v) => self.visitor.unsigned(node, v),
-            Scalar::Signed(v) => self.visitor.signed(node, v),
-            Scalar::Bool(v) => self.visitor.boolean(node, v),
-            Scalar::Bits(v) => self.visitor.bits(node, v),
-            Scalar::Real(v) => self.visitor.real(node, v),
-        }
-    }
-
     fn text(&mut self, step: &Step, bytes: &[u8]) {
         let Some(node) = self.shown(step) else {
             return;
@@ -343,6 +424,7 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         }
     }
 
+    #[inline]
     fn bracket(&mut self, step: &Step, call: fn(&mut V, &Node)) {
         if let Some(node) = self.shown(step) {
             call(self.visitor, node);
@@ -350,40 +432,48 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
     }
 
     /// Bytes of a sized string or blob.
-    fn sized(&mut self, step: &Step) -> Result<&'a [u8], Fault> {
+    fn sized(&mut self, step: &Step) -> Result<&'a [u8], Halt> {
         let len = self.length(step)?;
-        let bits = len.checked_mul(8).ok_or(Fault::TooFar)?;
-        let from = (self.take(bits)? / 8) as usize;
-        self.data.get(from..from + len as usize).ok_or(Fault::TooFar)
+        let Some(bits) = len.checked_mul(8) else {
+            return Err(self.halt(step, Fault::TooFar));
+        };
+        let from = (self.take(step, bits)? / 8) as usize;
+        match self.input.data.get(from..from + len as usize) {
+            Some(bytes) => Ok(bytes),
+            None => Err(self.halt(step, Fault::TooFar)),
+        }
     }
 
-    fn length(&self, step: &Step) -> Result<u64, Fault> {
-        if step.from == NO_SLOT { Ok(step.len) } else { self.slot(step.from) }
+    fn length(&self, step: &Step) -> Result<u64, Halt> {
+        if step.from == NO_SLOT { Ok(step.len) } else { self.slot(step) }
     }
 
     /// Bytes up to a NUL code unit, which is passed over.
-    fn until_nul(&mut self, encoding: StringEncoding) -> Result<&'a [u8], Fault> {
+    #[inline]
+    fn until_nul(&mut self, step: &Step) -> Result<&'a [u8], Halt> {
         let from = (self.at / 8) as usize;
-        let to = (self.end / 8) as usize;
-        let rest = self.data.get(from..to).unwrap_or_default();
-        let len = nul_at(rest, encoding).ok_or(Fault::UnterminatedText)?;
-        self.at += (len + encoding.unit_size_bytes()) as u64 * 8;
+        let to = (self.input.end / 8) as usize;
+        let rest = self.input.data.get(from..to).unwrap_or_default();
+        let Some(len) = nul_at(rest, step.encoding) else {
+            return Err(self.halt(step, Fault::UnterminatedText));
+        };
+        self.at += (len + step.encoding.unit_size_bytes()) as u64 * 8;
         Ok(&rest[..len])
     }
 
-    fn leb(&mut self, step: &Step) -> Result<(), Fault> {
+    fn leb(&mut self, step: &Step) -> Result<(), Halt> {
         let mut value = 0u64;
         let mut bits = 0u32;
         loop {
-            let at = self.take(8)?;
-            let byte = self.data.get((at / 8) as usize).copied().unwrap_or(0);
+            let at = self.take(step, 8)?;
+            let byte = self.input.data.get((at / 8) as usize).copied().unwrap_or(0);
             let low = u64::from(byte & 0x7f);
-            // The tenth byte has room for one bit, which then must be needed; of a signed number the
-            // rest repeats the sign.
+            // The tenth byte has room for one bit, which then must be needed; of a signed number
+            // the rest repeats the sign.
             if bits == 63 {
                 let fits = if step.code == Code::LebSigned { low == 0 || low == 0x7f } else { low == 1 };
                 if !fits || byte & 0x80 != 0 {
-                    return Err(Fault::OversizedVarInt);
+                    return Err(self.halt(step, Fault::OversizedVarInt));
                 }
             }
             value |= low << bits;
@@ -407,7 +497,7 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         Ok(())
     }
 
-    fn array(&mut self, index: usize, step: &Step) -> Result<(), Failure> {
+    fn array(&mut self, index: usize, step: &Step) -> Result<(), Halt> {
         let len = self.length(step)?;
         let inside = (index + 1, step.next as usize);
         if let Some(element) = self.program.steps.get(inside.0)
@@ -419,7 +509,7 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
             };
             if taken {
                 if array.len > 0 {
-                    self.take(array.stride * (array.len - 1) + u64::from(element.size))?;
+                    self.take(step, array.stride * (array.len - 1) + u64::from(element.size))?;
                 }
                 return Ok(());
             }
@@ -433,7 +523,7 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
             if self.at == before {
                 self.idle += 1;
                 if self.idle > EMPTY_ELEMENTS_MAX {
-                    return Err(Fault::TooManyEmptyElements(len).into());
+                    return Err(self.halt(step, Fault::TooManyEmptyElements(len)));
                 }
             }
         }
@@ -447,36 +537,31 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         element: &Step,
         inside: (usize, usize),
         len: u64,
-    ) -> Result<Option<Scalars<'a>>, Fault> {
+    ) -> Result<Option<Scalars<'a>>, Halt> {
         let scalar =
             matches!(element.code, Code::Unsigned | Code::Signed | Code::Bool | Code::Bits | Code::Real)
                 && inside.1 == inside.0 + 1
                 && element.save == NO_SLOT
                 && element.size <= 64;
-        if !scalar {
+        if !scalar || self.program.mixes_orders {
             return Ok(None);
         }
         let stride = u64::from(element.size).next_multiple_of(1 << element.align_log2);
-        let unaligned = self.at % (1 << element.align_log2) != 0;
-        if unaligned || (self.at % 8 != 0 && self.last_big.is_some_and(|big| big != element.big)) {
+        if !self.at.is_multiple_of(1 << element.align_log2) {
             return Ok(None);
         }
-        let left = self.end.saturating_sub(self.at);
         // Of the last element the padding after it is not needed.
         let last = if len == 0 { 0 } else { u64::from(element.size) };
-        let needed = len
-            .saturating_sub(1)
-            .checked_mul(stride)
-            .and_then(|bits| bits.checked_add(last))
-            .ok_or(Fault::TooFar)?;
-        if needed > left {
-            return Err(Fault::Truncated { needed_bits: needed, left_bits: left });
+        let needed = len.saturating_sub(1).checked_mul(stride).and_then(|bits| bits.checked_add(last));
+        match needed {
+            Some(needed) if needed <= self.input.end.saturating_sub(self.at) => {}
+            needed => return Err(self.truncated(element, needed.unwrap_or(u64::MAX))),
         }
-        Ok(Some(Scalars { data: self.data, at: self.at, stride, len, step: *element }))
+        Ok(Some(Scalars { data: self.input.data, at: self.at, stride, len, step: *element }))
     }
 
-    fn optional(&mut self, step: &Step) -> Result<(), Failure> {
-        let raw = self.slot(step.from)?;
+    fn optional(&mut self, step: &Step) -> Result<(), Halt> {
+        let raw = self.slot(step)?;
         let program = self.program;
         let Some(choices) = program.choices.get(step.len as usize) else {
             return Ok(());
@@ -493,14 +578,14 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         Ok(())
     }
 
-    fn variant(&mut self, step: &Step) -> Result<(), Failure> {
-        let raw = self.slot(step.from)?;
+    fn variant(&mut self, step: &Step) -> Result<(), Halt> {
+        let raw = self.slot(step)?;
         let program = self.program;
         let Some(choices) = program.choices.get(step.len as usize) else {
             return Ok(());
         };
         let Some((option, choice)) = choices.select(raw) else {
-            return Err(Fault::NoOption(choices.value(raw)).into());
+            return Err(self.halt(step, Fault::NoOption(choices.value(raw))));
         };
         if let Some(node) = self.shown(step) {
             self.visitor.begin_variant(node, option);
@@ -508,24 +593,6 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         self.run(choice.steps.0 as usize, choice.steps.1 as usize)?;
         self.bracket(step, V::end_variant);
         Ok(())
-    }
-}
-
-/// A fault of the step itself, or one already located inside it.
-enum Failure {
-    Here(Fault),
-    Inside(Stop),
-}
-
-impl From<Fault> for Failure {
-    fn from(fault: Fault) -> Self {
-        Self::Here(fault)
-    }
-}
-
-impl From<Stop> for Failure {
-    fn from(stop: Stop) -> Self {
-        Self::Inside(stop)
     }
 }
 

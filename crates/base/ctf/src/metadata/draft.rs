@@ -123,7 +123,7 @@ impl Draft {
             uid: self.uid.clone(),
             environment: self.environment.clone(),
             attributes: self.attributes.clone(),
-            header_plan: Arc::new(Plan::compile(self.packet_header.as_ref())),
+            header_plan: Arc::new(Plan::compile(self.packet_header.as_ref(), Scope::PacketHeader)),
             packet_header: self.packet_header.clone(),
             clocks: self.clocks.clone(),
             stream_classes,
@@ -255,8 +255,8 @@ impl DraftEvent {
             specific_context: self.specific_context.clone(),
             payload: self.payload.clone(),
             plan: EventPlan {
-                specific: Arc::new(Plan::compile(self.specific_context.as_ref())),
-                payload: Arc::new(Plan::compile(self.payload.as_ref())),
+                specific: Arc::new(Plan::compile(self.specific_context.as_ref(), Scope::SpecificContext)),
+                payload: Arc::new(Plan::compile(self.payload.as_ref(), Scope::Payload)),
             },
         })
     }

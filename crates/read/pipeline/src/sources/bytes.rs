@@ -6,6 +6,7 @@
 //! [`Access::Read`].
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -105,6 +106,16 @@ impl StreamFile {
         let from = usize::try_from(from).unwrap_or(usize::MAX).min(data.len());
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(data.len() - from);
         &data[from..from + len]
+    }
+
+    /// The mapping and where `len` bytes from `from` on are in it; `None` when it is not mapped.
+    pub(crate) fn mapped(&self, from: u64, len: u64) -> Option<(Arc<Mmap>, Range<usize>)> {
+        let Data::Mapped(map) = &self.data else {
+            return None;
+        };
+        let from = usize::try_from(from).ok()?.min(map.len());
+        let len = usize::try_from(len).ok()?.min(map.len() - from);
+        Some((Arc::clone(map), from..from + len))
     }
 
     /// Whether everything is always loaded.

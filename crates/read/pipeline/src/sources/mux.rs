@@ -19,8 +19,8 @@ pub struct Muxer<P> {
     readers: Vec<StreamReader<P>>,
     /// Binary heap of the heads of all streams but the current one, least first.
     heap: Vec<Head>,
-    /// The stream whose message is the current one.
-    current: Option<usize>,
+    /// The stream whose message is the current one; `NOBODY` when there is none.
+    current: usize,
     /// Streams that have to be advanced before there can be a next message.
     waiting: Vec<usize>,
     /// Time of the last message given: that of messages which have none.
@@ -28,7 +28,12 @@ pub struct Muxer<P> {
     /// The head of the heap, which ends the run.
     limit: Head,
     range: SliceRange,
+    /// Whether `range` leaves anything out.
+    sliced: bool,
 }
+
+/// No stream.
+const NOBODY: usize = usize::MAX;
 
 /// Half-open range of times whose messages are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,12 +57,13 @@ impl<P: PacketSource> Muxer<P> {
     pub fn new(readers: Vec<StreamReader<P>>) -> Self {
         Self {
             heap: Vec::with_capacity(readers.len()),
-            current: None,
+            current: NOBODY,
             waiting: (0..readers.len()).rev().collect(),
             last_ns: i64::MIN,
             limit: NEVER,
             readers,
             range: SliceRange::default(),
+            sliced: false,
         }
     }
 
@@ -75,6 +81,7 @@ impl<P: PacketSource> Muxer<P> {
             }
         }
         muxer.range = range;
+        muxer.sliced = range != SliceRange::default();
         Ok(muxer)
     }
 
@@ -177,7 +184,7 @@ impl<P: PacketSource> Muxer<P> {
 
     #[inline]
     fn stand_on(&mut self, head: Head) -> Status {
-        self.current = Some(head.reader);
+        self.current = head.reader;
         self.last_ns = head.ns;
         self.limit = self.heap.first().copied().unwrap_or(NEVER);
         Status::Ready
@@ -185,34 +192,77 @@ impl<P: PacketSource> Muxer<P> {
 
     #[inline]
     fn advance_any(&mut self) -> Result<Status, Error> {
-        let Some(current) = self.current else {
+        let current = self.current;
+        let last_ns = self.last_ns;
+        if let Some(reader) = self.readers.get_mut(current)
+            && let Some(ns) = reader.step()
+        {
+            let head = Head { ns: ns.unwrap_or(last_ns), reader: current };
+            return Ok(self.go_on(head));
+        }
+        self.advance_rarely()
+    }
+
+    /// Stands on the next message of the current stream, or changes to the stream that is due.
+    #[inline]
+    fn go_on(&mut self, head: Head) -> Status {
+        if head < self.limit {
+            self.last_ns = head.ns;
+            return Status::Ready;
+        }
+        let least = self.limit;
+        if let [only] = self.heap.as_mut_slice() {
+            *only = head;
+            self.current = least.reader;
+            self.last_ns = least.ns;
+            self.limit = head;
+            return Status::Ready;
+        }
+        if let Some(first) = self.heap.first_mut() {
+            *first = head;
+        }
+        self.sift_down();
+        self.stand_on(least)
+    }
+
+    /// The current stream has no event at hand.
+    #[inline(never)]
+    fn advance_rarely(&mut self) -> Result<Status, Error> {
+        let current = self.current;
+        let Some(reader) = self.readers.get_mut(current) else {
             return self.take_least();
         };
-        match self.readers[current].advance() {
-            Ok(Status::Ready) => {
-                let head = self.head(current);
-                if head <= self.limit {
-                    self.last_ns = head.ns;
-                    return Ok(Status::Ready);
-                }
-                // The run is over: the streams change places.
-                self.heap[0] = head;
-                let least = self.limit;
-                self.sift_down();
-                Ok(self.stand_on(least))
-            }
-            Ok(Status::Pending) => {
-                self.current = None;
+        let status = reader.advance();
+        if let Ok(Status::Ready) = status {
+            let head = self.head(current);
+            return Ok(self.go_on(head));
+        }
+        self.current = NOBODY;
+        match status? {
+            Status::Pending => {
                 self.waiting.push(current);
                 Ok(Status::Pending)
             }
-            Ok(Status::End) => {
-                self.current = None;
-                self.take_least()
+            _ => self.take_least(),
+        }
+    }
+
+    /// Goes to the next message that is in the range.
+    fn advance_sliced(&mut self) -> Result<Status, Error> {
+        loop {
+            let status = self.advance_any()?;
+            if status != Status::Ready {
+                return Ok(status);
             }
-            Err(error) => {
-                self.current = None;
-                Err(error)
+            if self.range.to_ns.is_some_and(|to| self.last_ns >= to) {
+                // Everything from here on is of the slices after this one.
+                self.current = NOBODY;
+                self.heap.clear();
+                self.waiting.clear();
+                return Ok(Status::End);
+            }
+            if self.in_range() {
+                return Ok(Status::Ready);
             }
         }
     }
@@ -237,30 +287,12 @@ impl<P: PacketSource> Muxer<P> {
 impl<P: PacketSource> Messages for Muxer<P> {
     #[inline]
     fn advance(&mut self) -> Result<Status, Error> {
-        if self.range == SliceRange::default() {
-            return self.advance_any();
-        }
-        loop {
-            let status = self.advance_any()?;
-            if status != Status::Ready {
-                return Ok(status);
-            }
-            if self.range.to_ns.is_some_and(|to| self.last_ns >= to) {
-                // Everything from here on is of the slices after this one.
-                self.current = None;
-                self.heap.clear();
-                self.waiting.clear();
-                return Ok(Status::End);
-            }
-            if self.in_range() {
-                return Ok(Status::Ready);
-            }
-        }
+        if self.sliced { self.advance_sliced() } else { self.advance_any() }
     }
 
     #[inline]
     fn current(&self) -> Option<Message<'_>> {
-        self.readers[self.current?].current()
+        self.readers.get(self.current)?.current()
     }
 
     fn seek(&mut self, ns: i64) -> Result<bool, Error> {
@@ -273,17 +305,14 @@ impl<P: PacketSource> Messages for Muxer<P> {
             }
         }
         self.heap.clear();
-        self.current = None;
+        self.current = NOBODY;
         self.last_ns = i64::MIN;
         self.waiting = (0..self.readers.len()).rev().collect();
         Ok(true)
     }
 
     fn skip_packet(&mut self) -> bool {
-        match self.current {
-            Some(current) => self.readers[current].skip_packet(),
-            None => false,
-        }
+        self.readers.get_mut(self.current).is_some_and(StreamReader::skip_packet)
     }
 
     fn take_warnings(&mut self) -> Vec<Warning> {

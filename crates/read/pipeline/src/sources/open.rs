@@ -222,7 +222,12 @@ impl Logical {
 }
 
 /// Puts a file into the stream that its first packet says.
-fn add_file(groups: &mut Vec<Group>, trace: &Arc<Trace>, path: PathBuf, directory: usize) -> Result<(), Error> {
+fn add_file(
+    groups: &mut Vec<Group>,
+    trace: &Arc<Trace>,
+    path: PathBuf,
+    directory: usize,
+) -> Result<(), Error> {
     let info = match first_packet(&path, &trace.class) {
         Ok(info) => info,
         // The error comes in its place when the stream is read, and hides no other stream.
@@ -231,7 +236,8 @@ fn add_file(groups: &mut Vec<Group>, trace: &Arc<Trace>, path: PathBuf, director
             None => return Err(error),
         },
     };
-    let part = StreamPart { path: Arc::new(path), begin: info.begin, class: Arc::clone(&trace.class), directory };
+    let part =
+        StreamPart { path: Arc::new(path), begin: info.begin, class: Arc::clone(&trace.class), directory };
     let instance = info.stream_id.filter(|_| info.begin.is_some());
     let same = groups.iter_mut().find(|group| {
         instance.is_some() && group.instance == instance && group.class_id == info.stream_class_id

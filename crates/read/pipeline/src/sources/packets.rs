@@ -8,6 +8,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use memmap2::Mmap;
 use sillage_ctf::model::TraceClass;
 use sillage_ctf::{DecodeError, Fault, PacketDecoder, PacketInfo};
 
@@ -41,6 +42,15 @@ pub struct PacketPlace {
 
 /// Gives the packets of one stream one after another.
 pub trait PacketSource {
+    /// Asked until it says `Packet` before the stream's begin is told (live streams learn what they
+    /// are from their first packet); `End` is a stream that ends without ever having begun.
+    ///
+    /// # Errors
+    /// As [`next_packet`](Self::next_packet).
+    fn begin(&mut self) -> Result<PacketStep, Error> {
+        Ok(PacketStep::Packet)
+    }
+
     /// Goes to the next packet.
     ///
     /// # Errors
@@ -221,6 +231,7 @@ pub struct FilePackets {
     next_part: usize,
     cursors: Vec<Cursor>,
     current: Option<Current>,
+    loaded: Loaded,
     /// Packets given so far that begin at the same time as the current one.
     given: Vec<(Identity, usize)>,
 }
@@ -231,13 +242,29 @@ struct Current {
     packet: u64,
     offset: u64,
     head: Head,
-    /// The packet's bytes when the file is not mapped.
-    copy: Option<Vec<u8>>,
+}
+
+/// The bytes of the current packet.
+#[derive(Debug, Default)]
+enum Loaded {
+    #[default]
+    Nothing,
+    /// A part of a mapped file.
+    Mapped(Arc<Mmap>, std::ops::Range<usize>),
+    Copied(Vec<u8>),
 }
 
 impl FilePackets {
     pub(crate) fn new(parts: Arc<[StreamPart]>, access: Access) -> Self {
-        Self { parts, access, next_part: 0, cursors: Vec::new(), current: None, given: Vec::new() }
+        Self {
+            parts,
+            access,
+            next_part: 0,
+            cursors: Vec::new(),
+            current: None,
+            loaded: Loaded::Nothing,
+            given: Vec::new(),
+        }
     }
 
     /// Opens the files whose packets may be due.
@@ -284,7 +311,9 @@ impl FilePackets {
             };
             let cursor = &mut self.cursors[at];
             match cursor.head {
-                Some(head) if head.info.begin.is_some() && is_given(&self.given, &head, cursor.part.directory) => {
+                Some(head)
+                    if head.info.begin.is_some() && is_given(&self.given, &head, cursor.part.directory) =>
+                {
                     cursor.pass();
                 }
                 _ => return Ok(()),
@@ -325,10 +354,15 @@ impl PacketSource for FilePackets {
             return Err(error);
         }
         let cursor = &mut self.cursors[at];
-        let mut copy = None;
-        if let (false, Some(head)) = (cursor.file.is_mapped(), cursor.head) {
-            cursor.file.load(&cursor.part.path, cursor.offset, head.size_bytes)?;
-            copy = Some(cursor.file.get(cursor.offset, head.size_bytes).to_vec());
+        self.loaded = Loaded::Nothing;
+        if let Some(head) = cursor.head {
+            self.loaded = match cursor.file.mapped(cursor.offset, head.size_bytes) {
+                Some((map, range)) => Loaded::Mapped(map, range),
+                None => {
+                    cursor.file.load(&cursor.part.path, cursor.offset, head.size_bytes)?;
+                    Loaded::Copied(cursor.file.get(cursor.offset, head.size_bytes).to_vec())
+                }
+            };
         }
         let Some((packet, offset, head)) = cursor.pass() else {
             return Ok(PacketStep::End);
@@ -337,20 +371,17 @@ impl PacketSource for FilePackets {
             self.given.clear();
         }
         self.given.push((head.identity(), self.cursors[at].part.directory));
-        self.current = Some(Current { cursor: at, packet, offset, head, copy });
+        self.current = Some(Current { cursor: at, packet, offset, head });
         self.tidy()?;
         Ok(PacketStep::Packet)
     }
 
     #[inline]
     fn bytes(&self) -> &[u8] {
-        match &self.current {
-            Some(Current { copy: Some(copy), .. }) => copy,
-            Some(current) => match self.cursors.get(current.cursor) {
-                Some(cursor) => cursor.file.get(current.offset, current.head.size_bytes),
-                None => &[],
-            },
-            None => &[],
+        match &self.loaded {
+            Loaded::Mapped(map, range) => map.get(range.clone()).unwrap_or_default(),
+            Loaded::Copied(copy) => copy,
+            Loaded::Nothing => &[],
         }
     }
 
@@ -391,6 +422,7 @@ impl PacketSource for FilePackets {
 
     fn seek(&mut self, cycles: u64) -> Result<Option<Option<PacketInfo>>, Error> {
         self.current = None;
+        self.loaded = Loaded::Nothing;
         self.cursors.clear();
         self.given.clear();
         // The last file that begins at or before the time, and the one before it: the packet

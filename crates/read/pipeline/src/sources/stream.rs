@@ -19,6 +19,8 @@ use crate::messages::Status;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     Start,
+    /// Silence before the stream begins.
+    EarlyInactivity,
     StreamBegin,
     LostEvents,
     LostPackets,
@@ -67,6 +69,8 @@ pub struct StreamReader<P> {
     peeked: Option<bool>,
     /// Events before this time are left out (after a seek).
     from_ns: Option<i64>,
+    /// Whether events at hand may follow one another without a further look.
+    stepping: bool,
 }
 
 /// Conversion of cycles, with the usual case of 1 GHz at hand.
@@ -97,6 +101,7 @@ impl<P: PacketSource> StreamReader<P> {
             lost_packets: None,
             peeked: None,
             from_ns: None,
+            stepping: false,
         }
     }
 
@@ -119,7 +124,20 @@ impl<P: PacketSource> StreamReader<P> {
     /// Time of the current message, if it has one.
     #[inline]
     pub fn ns(&self) -> Option<i64> {
+        if self.at == At::Event {
+            return self.clock.ns(&self.stream, self.decoder.clock());
+        }
         self.snapshot.and_then(|snapshot| snapshot.ns)
+    }
+
+    /// Goes to the next message if that is an event at hand, and gives its time.
+    #[inline]
+    pub(crate) fn step(&mut self) -> Option<Option<i64>> {
+        if !self.stepping {
+            return None;
+        }
+        let cycles = self.decoder.step()?;
+        Some(self.clock.ns(&self.stream, cycles))
     }
 
     /// Goes to the next message.
@@ -128,26 +146,18 @@ impl<P: PacketSource> StreamReader<P> {
     /// A packet or event that can not be read; the reader is at its end then.
     #[inline]
     pub fn advance(&mut self) -> Result<Status, Error> {
-        if self.at == At::Event && self.from_ns.is_none() {
-            match self.decoder.next_event(&self.stream.class, self.packets.bytes()) {
-                Ok(true) => {
-                    self.snapshot = self.clock.snapshot(&self.stream, self.decoder.clock());
-                    return Ok(Status::Ready);
-                }
-                Ok(false) => return self.packet_end(),
-                Err(source) => return Err(self.fail(source)),
-            }
+        if self.step().is_some() {
+            return Ok(Status::Ready);
         }
-        self.advance_rarely()
+        let result = self.advance_rarely();
+        self.stepping = self.at == At::Event && self.from_ns.is_none();
+        result
     }
 
     #[inline(never)]
     fn advance_rarely(&mut self) -> Result<Status, Error> {
         let result = match self.at {
-            At::Start => {
-                self.stand(At::StreamBegin, None);
-                Ok(Status::Ready)
-            }
+            At::Start | At::EarlyInactivity => self.begin(),
             At::StreamBegin | At::PacketEnd | At::Inactivity => self.next_packet(),
             At::LostEvents => Ok(self.lost_packets_or_begin()),
             At::LostPackets => Ok(self.packet_begin()),
@@ -161,6 +171,19 @@ impl<P: PacketSource> StreamReader<P> {
             self.at = At::Done;
         }
         result
+    }
+
+    fn begin(&mut self) -> Result<Status, Error> {
+        match self.packets.begin()? {
+            PacketStep::Packet => self.stand(At::StreamBegin, None),
+            PacketStep::Inactive(cycles) => self.stand(At::EarlyInactivity, Some(cycles)),
+            PacketStep::Pending => return Ok(Status::Pending),
+            PacketStep::End => {
+                self.at = At::Done;
+                return Ok(Status::End);
+            }
+        }
+        Ok(Status::Ready)
     }
 
     fn stand(&mut self, at: At, cycles: Option<u64>) {
@@ -189,7 +212,7 @@ impl<P: PacketSource> StreamReader<P> {
             if !found {
                 return self.packet_end();
             }
-            self.stand(At::Event, Some(self.decoder.clock()));
+            self.at = At::Event;
             let early = match (self.from_ns, self.ns()) {
                 (Some(from), Some(ns)) => ns < from,
                 _ => false,
@@ -360,7 +383,8 @@ impl<P: PacketSource> StreamReader<P> {
     pub fn current(&self) -> Option<Message<'_>> {
         if self.at == At::Event {
             let bytes = self.packets.bytes();
-            return Event::of_decoder(&self.stream, self.snapshot, bytes, &self.decoder).map(Message::Event);
+            let clock = self.clock.snapshot(&self.stream, self.decoder.clock());
+            return Event::of_decoder(&self.stream, clock, bytes, &self.decoder).map(Message::Event);
         }
         self.current_rarely()
     }
@@ -382,7 +406,7 @@ impl<P: PacketSource> StreamReader<P> {
         match self.at {
             At::StreamBegin => Some(Message::StreamBegin(edge())),
             At::StreamEnd => Some(Message::StreamEnd(edge())),
-            At::Inactivity => Some(Message::Inactivity(edge())),
+            At::EarlyInactivity | At::Inactivity => Some(Message::Inactivity(edge())),
             At::PacketBegin => Some(Message::PacketBegin(packet())),
             At::PacketEnd => Some(Message::PacketEnd(packet())),
             At::LostEvents => loss(&self.lost_events).map(Message::DiscardedEvents),
@@ -425,6 +449,7 @@ impl<P: PacketSource> StreamReader<P> {
         self.lost_events = None;
         self.lost_packets = None;
         self.from_ns = Some(ns);
+        self.stepping = false;
         Ok(true)
     }
 }
@@ -442,14 +467,19 @@ impl Clock {
     }
 
     #[inline]
+    fn ns(self, stream: &Stream, cycles: u64) -> Option<i64> {
+        match self {
+            Self::None => None,
+            Self::Ghz(base) => base.checked_add_unsigned(cycles),
+            Self::Other => stream.class.clock.as_ref()?.ns_from_origin(cycles),
+        }
+    }
+
+    #[inline]
     fn snapshot(self, stream: &Stream, cycles: u64) -> Option<ClockSnapshot> {
         match self {
             Self::None => None,
-            Self::Ghz(base) => Some(ClockSnapshot { cycles, ns: base.checked_add_unsigned(cycles) }),
-            Self::Other => {
-                let clock = stream.class.clock.as_ref()?;
-                Some(ClockSnapshot { cycles, ns: clock.ns_from_origin(cycles) })
-            }
+            _ => Some(ClockSnapshot { cycles, ns: self.ns(stream, cycles) }),
         }
     }
 }

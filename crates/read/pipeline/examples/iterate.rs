@@ -1,0 +1,116 @@
+//! Counts the messages of traces, or touches every field: `iterate [--fields] [--threads N] PATH…`.
+//!
+//! The floor of every reader: nothing but decoding and merging. Prints what it counted, the time
+//! that it took and its peak anonymous memory.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use sillage_ctf::model::Scope;
+use sillage_ctf::{FieldVisitor, Message, Node};
+use sillage_pipeline::sources::{Options, SliceRange, Source, open_all};
+use sillage_pipeline::{Error, Messages, Status};
+
+/// Adds up what it sees, so that nothing can be left out.
+#[derive(Default)]
+struct Sum(u64);
+
+impl FieldVisitor for Sum {
+    fn unsigned(&mut self, _: &Node, value: u64) {
+        self.0 = self.0.wrapping_add(value);
+    }
+    fn signed(&mut self, _: &Node, value: i64) {
+        self.0 = self.0.wrapping_add(value.cast_unsigned());
+    }
+    fn boolean(&mut self, _: &Node, value: bool) {
+        self.0 += u64::from(value);
+    }
+    fn bits(&mut self, _: &Node, value: u64) {
+        self.0 = self.0.wrapping_add(value);
+    }
+    fn real(&mut self, _: &Node, value: f64) {
+        self.0 ^= value.to_bits();
+    }
+    fn text(&mut self, _: &Node, value: &[u8]) {
+        self.0 += value.len() as u64;
+    }
+    fn blob(&mut self, _: &Node, value: &[u8]) {
+        self.0 += value.len() as u64;
+    }
+}
+
+#[derive(Default)]
+struct Totals {
+    events: u64,
+    others: u64,
+    sum: Sum,
+}
+
+fn read(source: &Source, range: SliceRange, fields: bool) -> Result<Totals, Error> {
+    let mut totals = Totals::default();
+    let mut messages = source.messages_in(range)?;
+    while messages.advance()? == Status::Ready {
+        match messages.current() {
+            Some(Message::Event(event)) => {
+                totals.events += 1;
+                if fields {
+                    totals.sum.0 ^= event.clock.map_or(0, |clock| clock.cycles);
+                    for scope in
+                        [Scope::PacketContext, Scope::CommonContext, Scope::SpecificContext, Scope::Payload]
+                    {
+                        event.visit(scope, &mut totals.sum);
+                    }
+                }
+            }
+            _ => totals.others += 1,
+        }
+    }
+    Ok(totals)
+}
+
+fn anonymous_kib() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("RssAnon"));
+    line.unwrap_or("RssAnon: unknown").to_owned()
+}
+
+fn main() -> Result<(), Error> {
+    let mut fields = false;
+    let mut threads = 1;
+    let mut paths = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--fields" => fields = true,
+            "--threads" => threads = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1),
+            path => paths.push(PathBuf::from(path)),
+        }
+    }
+    let start = Instant::now();
+    let source = open_all(&paths, &Options::default())?;
+    let opened = start.elapsed();
+    let slices = source.slices(threads)?;
+    let totals = std::thread::scope(|scope| {
+        let workers: Vec<_> =
+            slices.iter().map(|range| scope.spawn(|| read(&source, *range, fields))).collect();
+        let mut totals = Totals::default();
+        for worker in workers {
+            let part = worker.join().map_err(|_| Error::Other("a worker panicked".to_owned()))??;
+            totals.events += part.events;
+            totals.others += part.others;
+            totals.sum.0 ^= part.sum.0;
+        }
+        Ok::<_, Error>(totals)
+    })?;
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{} events, {} other messages, check {:x}: {seconds:.3} s (open {:.1} ms), {:.1} M events/s, {}",
+        totals.events,
+        totals.others,
+        totals.sum.0,
+        opened.as_secs_f64() * 1e3,
+        totals.events as f64 / seconds / 1e6,
+        anonymous_kib(),
+    );
+    Ok(())
+}
