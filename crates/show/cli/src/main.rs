@@ -4,6 +4,7 @@
 //! read traces are in `read`. Called by the name of a program that it replaces (`babeltrace2`,
 //! `lttng`, `lttng-sessiond`), it speaks that program's command line. This file only dispatches.
 
+mod babeltrace2;
 mod control;
 
 use clap::{Parser, Subcommand};
@@ -30,6 +31,12 @@ fn main() -> ExitCode {
     let name = arguments.first().map(|path| std::path::Path::new(path).file_name().unwrap_or_default());
     if name.is_some_and(|name| name == "lttng-sessiond") {
         return control::sessiond(&arguments);
+    }
+    if name.is_some_and(|name| name == "babeltrace2") {
+        return babeltrace2::run(&arguments[1..]);
+    }
+    if arguments.get(1).is_some_and(|verb| verb == "babeltrace2") {
+        return babeltrace2::run(&arguments[2..]);
     }
     match Sillage::try_parse_from(&arguments) {
         Ok(Sillage { general, verb: Verb::Control(verb) }) => control::run(&general, verb),

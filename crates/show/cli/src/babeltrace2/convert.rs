@@ -375,7 +375,7 @@ impl Parts {
             out.extend(["--retry-duration".into(), duration.clone()]);
         }
         for component in &self.explicit {
-            out.extend(["--component".into(), format!("{}:{}", escape(&component.name), component.class_text)]);
+            out.extend(["--component".into(), format!("{}:{}", component.name, component.class_text)]);
             if let Some(level) = &component.log_level {
                 out.extend(["--log-level".into(), level.clone()]);
             }
@@ -639,7 +639,7 @@ mod tests {
     fn explicit_components_need_no_trace() {
         let source = "-c source.ctf.fs -p inputs=[\"x\"] --run-args";
         let check = |options: &str, want: &str| assert_eq!(run_args(&format!("{source} {options}")), want);
-        let head = "--component 'source\\.ctf\\.fs:source.ctf.fs' --params 'inputs=[\"x\"]'";
+        let head = "--component source.ctf.fs:source.ctf.fs --params 'inputs=[\"x\"]'";
         check(
             "-n args --no-delta -f trace --color never --clock-gmt -v",
             &format!(
@@ -652,7 +652,7 @@ mod tests {
         check(
             "-b 1 -e 2 --debug-info -c filter.utils.muxer -c foo:filter.utils.trimmer -o dummy",
             &format!(
-                "{head} --component 'filter\\.utils\\.muxer:filter.utils.muxer' --component foo:filter.utils.trimmer \
+                "{head} --component filter.utils.muxer:filter.utils.muxer --component foo:filter.utils.trimmer \
                  --component dummy:sink.utils.dummy --component muxer:filter.utils.muxer \
                  --component trimmer:filter.utils.trimmer --params 'begin=\"1\"' --params 'end=\"2\"' \
                  --component debug-info:filter.lttng-utils.debug-info \
