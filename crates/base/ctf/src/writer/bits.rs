@@ -56,7 +56,9 @@ impl BitBuffer {
     #[inline]
     pub fn put_bytes(&mut self, bytes: &[u8]) {
         let at = (self.at / 8) as usize;
-        self.bytes.truncate(at);
+        if at < self.bytes.len() {
+            self.bytes.truncate(at);
+        }
         self.bytes.extend_from_slice(bytes);
         self.at = self.bytes.len() as u64 * 8;
     }

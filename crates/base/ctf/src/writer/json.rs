@@ -5,6 +5,7 @@
 //! CTF 1.8 trace become attributes in LTTng's namespace.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::layout::Layout;
 use super::tsdl::has_role;
@@ -53,6 +54,7 @@ pub(crate) fn write(class: &TraceClass) -> (String, TraceLayout) {
             header: Layout::same(&stream.plan.header),
             common: Layout::same(&stream.plan.common),
             context,
+            copy_aligns: Arc::new([]),
             add_packet_size,
             add_content_size,
         });

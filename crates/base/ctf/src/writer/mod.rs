@@ -47,9 +47,27 @@ pub(crate) struct StreamLayout {
     pub common: Layout,
     /// By position of the event class.
     pub events: Vec<EventLayout>,
+    /// By position of the event class: the largest alignment in its records, at least a byte, if
+    /// they may be copied; else 0.
+    pub copy_aligns: Arc<[u64]>,
     /// Whether the sizes that the source lacks are added to the context.
     pub add_packet_size: bool,
     pub add_content_size: bool,
+}
+
+impl StreamLayout {
+    /// Fills in `copy_aligns` when all else is known.
+    fn finish(&mut self) {
+        let own = self.events.iter().map(|event| {
+            let all = [&self.header, &self.common, &event.specific, &event.payload];
+            if all.iter().all(|layout| layout.same) {
+                all.iter().map(|layout| layout.align_max).fold(8, u64::max)
+            } else {
+                0
+            }
+        });
+        self.copy_aligns = own.collect();
+    }
 }
 
 /// Layouts of the scopes of an event class.
@@ -63,10 +81,13 @@ impl TraceWriter {
     /// Prepares to write a trace of this class in this version of the format. When the class grows
     /// (a live session), make a new one: the layouts of what was there stay the same.
     pub fn new(class: Arc<TraceClass>, version: CtfVersion) -> Self {
-        let (metadata, layout) = match version {
+        let (metadata, mut layout) = match version {
             CtfVersion::V1_8 => tsdl::write(&class),
             CtfVersion::V2 => json::write(&class),
         };
+        for stream in &mut layout.streams {
+            stream.finish();
+        }
         Self { class, metadata, layout }
     }
 
@@ -83,11 +104,7 @@ impl TraceWriter {
     /// Whether packets of the stream class at this position may be copied as they are.
     pub fn keeps_packets(&self, stream_class: usize) -> bool {
         self.layout.streams.get(stream_class).is_some_and(|stream| {
-            self.layout.header.same
-                && stream.context.same
-                && stream.header.same
-                && stream.common.same
-                && stream.events.iter().all(|event| event.specific.same && event.payload.same)
+            self.layout.header.same && stream.context.same && !stream.copy_aligns.contains(&0)
         })
     }
 }

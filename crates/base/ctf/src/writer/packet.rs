@@ -6,6 +6,8 @@
 //! extended form, and any other header asks for a new packet. The bytes of a long packet can be
 //! taken while it grows; its head is given again at the end, when its values are known.
 
+use std::sync::Arc;
+
 use super::bits::BitBuffer;
 use super::encode::{Encoder, Place, Replace};
 use super::layout::{Form, Layout};
@@ -62,7 +64,7 @@ pub struct Finished<'a> {
 }
 
 /// Builds the packets of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PacketWriter {
     out: BitBuffer,
     /// Bytes of the packet that were taken.
@@ -74,17 +76,45 @@ pub struct PacketWriter {
     /// The stream's clock where the target is, in cycles.
     clock: u64,
     /// Where the next record starts in the source, if nothing is left out before it and target and
-    /// source agree up to there.
-    source_next: Option<u64>,
+    /// source agree up to there; else [`NOWHERE`].
+    source_next: u64,
+    /// By position of the event class; see [`EventLayout::copy_align`](super::EventLayout).
+    copy_aligns: Arc<[u64]>,
     /// Fewest bits of a timestamp in the headers of the source.
     time_bits: u32,
     open: bool,
 }
 
+/// No place in a packet.
+const NOWHERE: u64 = u64::MAX;
+
+impl Default for PacketWriter {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl PacketWriter {
     /// A writer that has no packet open.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            out: BitBuffer::default(),
+            taken_bytes: 0,
+            head: Vec::new(),
+            head_size_bits: 0,
+            places: Vec::new(),
+            saved: Vec::new(),
+            clock: 0,
+            source_next: NOWHERE,
+            copy_aligns: Arc::new([]),
+            time_bits: 64,
+            open: false,
+        }
+    }
+
+    /// The stream's clock after what was written last, in cycles.
+    pub fn clock(&self) -> u64 {
+        self.clock
     }
 
     /// Whether a packet is open.
@@ -101,11 +131,10 @@ impl PacketWriter {
         self.encode_head(trace, layout, packet, values);
         let same = trace.layout.header.same && layout.context.same;
         let aligned = self.head_size_bits == packet.info.header_size_bits;
-        self.source_next = (same && aligned).then_some(packet.info.header_size_bits);
         self.clock = values.begin.or(packet.info.begin).unwrap_or(0);
-        if self.clock != packet.info.begin.unwrap_or(0) {
-            self.source_next = None;
-        }
+        let agree = same && aligned && self.clock == packet.info.begin.unwrap_or(0);
+        self.source_next = if agree { packet.info.header_size_bits } else { NOWHERE };
+        self.copy_aligns = Arc::clone(&layout.copy_aligns);
         self.time_bits = fewest_time_bits(&class.plan.header);
         self.open = true;
     }
@@ -148,45 +177,34 @@ impl PacketWriter {
     #[inline]
     pub fn event(&mut self, trace: &TraceWriter, event: &Event<'_>) -> bool {
         let (start, next) = event.record_bits();
-        let class = &event.stream.class;
-        let Some(layout) = trace.layout.streams.get(class.index) else {
-            return true;
-        };
         let at = self.taken_bytes * 8 + self.out.at;
         // The usual case: nothing was left out, and the record lies on bytes as in the source.
-        if self.source_next == Some(start)
+        if self.source_next == start
             && (start | at | next).is_multiple_of(8)
-            && self.same_place(layout, event, at, start)
+            && self.same_place(event, at, start)
+            && let Some(record) = event.bytes.get((start / 8) as usize..(next / 8) as usize)
         {
-            let bytes = event.packet_bytes();
-            if let Some(record) = bytes.get((start / 8) as usize..(next / 8) as usize) {
-                self.out.put_bytes(record);
-                self.source_next = Some(next);
-                self.clock = event.clock.map_or(self.clock, |clock| clock.cycles);
-                return true;
+            self.out.put_bytes(record);
+            self.source_next = next;
+            if let Some(clock) = event.clock {
+                self.clock = clock.cycles;
             }
+            return true;
         }
-        self.unusual_event(class, layout, event, at)
+        let class = &event.stream.class;
+        match trace.layout.streams.get(class.index) {
+            Some(layout) => self.unusual_event(class, layout, event, at),
+            None => true,
+        }
     }
 
     /// Whether the record would have the same bits at `at` as it has at `start`.
     #[inline]
-    fn same_place(&self, layout: &StreamLayout, event: &Event<'_>, at: u64, start: u64) -> bool {
-        let Some(own) = layout.events.get(event.decoder.event_class_position()) else {
-            return false;
-        };
-        let align = layout
-            .header
-            .align_max
-            .max(layout.common.align_max)
-            .max(own.specific.align_max)
-            .max(own.payload.align_max)
-            .max(8);
-        layout.header.same
-            && layout.common.same
-            && own.specific.same
-            && own.payload.same
-            && at.wrapping_sub(start) & (align - 1) == 0
+    fn same_place(&self, event: &Event<'_>, at: u64, start: u64) -> bool {
+        match self.copy_aligns.get(event.decoder.event_class_position()) {
+            Some(0) | None => false,
+            Some(align) => at.wrapping_sub(start) & (align - 1) == 0,
+        }
     }
 
     #[inline(never)]
@@ -200,8 +218,9 @@ impl PacketWriter {
         let (start, next) = event.record_bits();
         let header_align = layout.header.slots.first().map_or(1, |slot| slot.align);
         let at = at.next_multiple_of(header_align);
-        let follows = self.source_next.is_some_and(|n| n.next_multiple_of(header_align) == start);
-        let same = self.same_place(layout, event, at, start);
+        let follows =
+            self.source_next.checked_next_multiple_of(header_align).is_some_and(|next| next == start);
+        let same = self.same_place(event, at, start);
         let cycles = event.clock.map(|clock| clock.cycles);
         let told = |bits: u32| match cycles {
             Some(cycles) if bits < 64 => cycles >= self.clock && cycles - self.clock < 1 << bits,
@@ -220,7 +239,7 @@ impl PacketWriter {
             }
             self.encode(class, layout, event);
         }
-        self.source_next = Some(next);
+        self.source_next = next;
         if let Some(cycles) = cycles {
             self.clock = cycles;
         }

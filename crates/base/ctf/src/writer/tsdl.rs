@@ -7,6 +7,7 @@
 //! again beside the field. User attributes, namespaces and names of CTF 2 are not written.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use super::layout::{Layout, same};
 use super::names::{ClockNames, quoted};
@@ -92,6 +93,7 @@ fn write_stream(text: &mut String, scopes: &Scopes<'_>, stream: &StreamClass) ->
         context: Layout::default(),
         common: Layout::default(),
         events: Vec::new(),
+        copy_aligns: Arc::new([]),
         add_packet_size: !has_role(&plan.context, Role::PacketSize),
         add_content_size: !has_role(&plan.context, Role::ContentSize),
     };

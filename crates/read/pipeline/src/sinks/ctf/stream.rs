@@ -38,8 +38,6 @@ pub(super) struct StreamSink {
     /// Values of the packet that is open.
     values: PacketValues,
     info: PacketInfo,
-    /// Time of the last event of the open packet.
-    last_event: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -62,7 +60,6 @@ impl StreamSink {
             last: None,
             values: PacketValues::default(),
             info: PacketInfo::default(),
-            last_event: None,
         })
     }
 
@@ -89,7 +86,6 @@ impl StreamSink {
             sequence: packet.info.sequence,
         };
         self.count();
-        self.last_event = None;
     }
 
     /// Replaces the source's counters by those that tell the losses that were told to us.
@@ -141,9 +137,6 @@ impl StreamSink {
         if !self.writer.event(trace, event) {
             self.split(trace, event)?;
         }
-        if let Some(clock) = event.clock {
-            self.last_event = Some(clock.cycles);
-        }
         if self.writer.pending().len() >= PIECE_BYTES {
             self.write_pending()?;
         }
@@ -176,7 +169,7 @@ impl StreamSink {
     /// The stream ends, perhaps in the middle of a packet.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
         if self.writer.is_open() {
-            let end = self.last_event.or(self.values.end);
+            let end = self.values.end.map(|_| self.writer.clock());
             self.close(PacketValues { end, ..self.values })?;
         }
         self.flush()

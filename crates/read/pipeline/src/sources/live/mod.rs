@@ -27,6 +27,10 @@ use crate::{Error, Messages, Status};
 use session::{Attached, LiveTrace};
 use stream::{Next, Shared, locked};
 
+/// Times that new streams and metadata are fetched before the caller is asked to come back: a relay
+/// may announce for a while what it does not give yet.
+const ROUNDS_MAX: u32 = 8;
+
 /// What to do when the relay does not have the session, or no longer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SessionNotFound {
@@ -149,7 +153,7 @@ impl Live {
     /// Everything that has to be done before the muxer can be asked, again and again while that
     /// brings something new.
     fn advance_rarely(&mut self) -> Result<Status, Error> {
-        loop {
+        for _ in 0..ROUNDS_MAX {
             if self.sessions.is_empty() {
                 match self.find_session()? {
                     Status::Ready => {}
@@ -171,31 +175,39 @@ impl Live {
                     },
                 }
             }
-            let wanted = locked(&self.shared).has_wants();
-            if !progress && !(wanted && self.can_serve()) {
-                return Ok(Status::Pending);
+            if !progress && !self.can_serve() {
+                break;
             }
         }
+        Ok(Status::Pending)
     }
 
     /// Gives readers to the streams of which something is known; true when there is none left.
     fn bear(&mut self, progress: &mut bool) -> Result<bool, Error> {
         let mut still = Vec::new();
+        let mut failure = Ok(());
         for mut packets in std::mem::take(&mut self.unborn) {
-            match packets.next()? {
-                Next::Over => *progress = true,
-                Next::Waiting => still.push(packets),
-                Next::Class(id) => match self.reader(packets, id)? {
-                    Ok(reader) => {
-                        *progress = true;
-                        self.muxer.add(reader);
-                    }
-                    Err(packets) => still.push(packets),
-                },
+            let born = match packets.next() {
+                Ok(Next::Over) => {
+                    *progress = true;
+                    continue;
+                }
+                Ok(Next::Waiting) => Ok(Err(packets)),
+                Ok(Next::Class(id)) => self.reader(packets, id),
+                Err(error) => Err(error),
+            };
+            match born {
+                Ok(Ok(reader)) => {
+                    *progress = true;
+                    self.muxer.add(reader);
+                }
+                Ok(Err(packets)) => still.push(packets),
+                // The stream is given up, the others stay.
+                Err(error) => failure = Err(error),
             }
         }
         self.unborn = still;
-        Ok(self.unborn.is_empty())
+        failure.map(|()| self.unborn.is_empty())
     }
 
     /// Turns an interruption into an end of waiting.
@@ -207,6 +219,7 @@ impl Live {
             }
             Err(error) => {
                 self.is_running = false;
+                self.is_over |= locked(&self.shared).viewer.is_broken();
                 Err(error)
             }
             Ok(Status::End) => {

@@ -111,7 +111,7 @@ impl Live {
         self.traces.len() - 1
     }
 
-    /// Whether [`serve`](Self::serve) could do something without waiting for the relay.
+    /// Whether [`serve`](Self::serve) has something to do that was not in vain a moment ago.
     pub(super) fn can_serve(&self) -> bool {
         let shared = locked(&self.shared);
         let unfinished = |trace: &usize| self.traces[*trace].unfinished.is_some();

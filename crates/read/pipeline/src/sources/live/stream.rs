@@ -198,7 +198,7 @@ impl LivePackets {
     /// Fetches an announced packet.
     fn load(&mut self, index: &Index) -> Result<PacketStep, Error> {
         let size = index.packet_size_bits / 8;
-        if index.packet_size_bits % 8 != 0 || size == 0 || size > PACKET_BYTES_MAX {
+        if !index.packet_size_bits.is_multiple_of(8) || size == 0 || size > PACKET_BYTES_MAX {
             self.state = State::Over;
             let bits = index.packet_size_bits;
             return Err(Error::Other(format!("{}: packet of {bits} bits announced", self.name())));

@@ -53,6 +53,11 @@ impl Viewer {
         self.minor
     }
 
+    /// Whether nothing more can be asked.
+    pub fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Whether waiting was given up because the user wants to stop.
     pub fn is_interrupted(&self) -> bool {
         self.interrupted
