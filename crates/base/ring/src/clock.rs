@@ -2,8 +2,8 @@
 //! CLOCK_MONOTONIC nanoseconds, as a latch of four slots that no one ever waits for.
 //!
 //! The publisher fills the slot after the current one and then moves the index. A reader takes the
-//! index, computes with that slot, and re-reads the index: the slot was stable if fewer than three
-//! publications passed. A slot is trusted for `limit_ticks` behind its base (a quarter of a second);
+//! index, computes with that slot, and re-reads the index: if it moved meanwhile, once in 100 ms, the
+//! reader does it again, for the slot might have been reused. A slot is trusted for `limit_ticks` behind its base (a quarter of a second);
 //! beyond it, before it, or with a limit of 0 (no usable TSC) the reader must ask the kernel.
 //!
 //! Readers may see time step back by some nanoseconds when a slot changes; each ring clamps, so
@@ -62,6 +62,12 @@ pub(crate) struct SharedSlot {
 
 /// Slots of the latch.
 pub(crate) const SLOTS: u64 = 4;
+/// The index counts in bytes of a slot, so that producers need no shift.
+pub(crate) const INDEX_STEP: u64 = size_of::<SharedSlot>() as u64;
+
+fn place(index: u64) -> usize {
+    (index / INDEX_STEP % SLOTS) as usize
+}
 
 /// The page. All zero is a valid page that says "ask the kernel".
 #[repr(C, align(64))]
@@ -74,8 +80,8 @@ pub struct ClockPage {
 impl ClockPage {
     /// Publishes a slot. Only one thread of one process may publish.
     pub fn publish(&self, slot: Slot) {
-        let next = self.index.load(Ordering::Relaxed).wrapping_add(1);
-        let place = &self.slots[(next % SLOTS) as usize];
+        let next = self.index.load(Ordering::Relaxed).wrapping_add(INDEX_STEP);
+        let place = &self.slots[place(next)];
         // The limit goes first to 0, so that a publisher killed half way leaves a slot that, should
         // the index reach it, sends readers to the kernel instead of to a wrong time.
         place.limit_ticks.store(0, Ordering::Relaxed);
@@ -91,7 +97,7 @@ impl ClockPage {
     pub fn read(&self, tsc: impl Fn() -> u64) -> Option<u64> {
         loop {
             let index = self.index.load(Ordering::Acquire); // pairs with the Release in `publish`
-            let place = &self.slots[(index % SLOTS) as usize];
+            let place = &self.slots[place(index)];
             let slot = Slot {
                 base_tsc: place.base_tsc.load(Ordering::Relaxed),
                 base_ns: place.base_ns.load(Ordering::Relaxed),
@@ -100,7 +106,7 @@ impl ClockPage {
             };
             let time = slot.convert(tsc());
             fence(Ordering::Acquire);
-            if self.index.load(Ordering::Relaxed).wrapping_sub(index) < SLOTS - 1 {
+            if self.index.load(Ordering::Relaxed) == index {
                 return time;
             }
         }

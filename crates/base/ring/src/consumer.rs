@@ -12,7 +12,7 @@
 //! retired by the caller; it can neither stall nor crash the consumer.
 
 use crate::geometry::Geometry;
-use crate::layout::{ConsumerLine, Descriptor, ProducerLine};
+use crate::layout::{ConsumerLine, DESCRIPTOR_BYTES, Descriptor, ProducerLine};
 use crate::primitive::{Ordering, fence};
 use crate::set::Set;
 use alloc::vec::Vec;
@@ -257,10 +257,19 @@ impl Cursor {
                 descriptor.begin_ts.load(Ordering::Relaxed),
                 descriptor.cpu.load(Ordering::Relaxed),
             );
-            let body_bytes = (span.end_pos - self.pos) as usize;
-            let mut body = ring.byte(self.pos);
+            // A sub-buffer's records begin behind its descriptor; before the first one there are none.
+            let nothing_opened = span.end_pos == 0;
+            let start = if inside == 0 && !nothing_opened { self.pos + DESCRIPTOR_BYTES } else { self.pos };
+            let Some(body_bytes) = span.end_pos.checked_sub(start) else {
+                if g.overwrite && !self.intact(ring) {
+                    return Ok(None);
+                }
+                return Err(Violation::End { subbuf, end: span.end_pos });
+            };
+            let body_bytes = body_bytes as usize;
+            let mut body = ring.byte(start);
             if g.overwrite {
-                ring.copy(self.pos, body_bytes, scratch);
+                ring.copy(start, body_bytes, scratch);
                 if !self.intact(ring) {
                     copies += 1;
                     if copies > COPY_RETRIES {
@@ -270,7 +279,6 @@ impl Cursor {
                 }
                 body = scratch.as_ptr();
             }
-            let nothing_opened = span.end_pos == 0;
             if number != subbuf && !nothing_opened {
                 return Err(Violation::Number { found: number, expected: subbuf });
             }

@@ -1,6 +1,6 @@
 //! The shape of a ring set: how many rings, how large, of which kind. All sizes in bytes.
 
-use crate::layout::{DESCRIPTOR_BYTES, LINE_BYTES, PAGE_BYTES, SLACK_BYTES};
+use crate::layout::{CONTROL_BYTES, DESCRIPTOR_BYTES, PAGE_BYTES, TAIL_BYTES};
 use sillage_model::limits::{CPUS_MAX, SUBBUF_BYTES_MAX, SUBBUF_BYTES_MIN, SUBBUF_COUNT_MAX};
 use thiserror::Error;
 
@@ -123,14 +123,9 @@ impl Geometry {
     pub const fn subbuf_bytes(&self) -> u64 {
         1 << self.subbuf_shift
     }
-    /// Bytes in front of a ring's first sub-buffer: producer line and descriptors.
-    pub const fn control_bytes(&self) -> u64 {
-        (LINE_BYTES + DESCRIPTOR_BYTES * self.subbuf_count as u64).next_multiple_of(PAGE_BYTES)
-    }
     /// Bytes of one ring, whole pages.
     pub const fn ring_bytes(&self) -> u64 {
-        let data = (self.subbuf_bytes() + SLACK_BYTES) * self.subbuf_count as u64;
-        (self.control_bytes() + data).next_multiple_of(PAGE_BYTES)
+        CONTROL_BYTES + (self.subbuf_bytes() * self.subbuf_count as u64).next_multiple_of(PAGE_BYTES)
     }
     /// Bytes of the set's file: header page and all rings.
     pub const fn set_bytes(&self) -> u64 {
@@ -142,6 +137,6 @@ impl Geometry {
     }
     /// Largest payload that fits a sub-buffer whatever its header.
     pub const fn payload_bytes_max(&self) -> u64 {
-        self.subbuf_bytes() - self.header.extended_bytes() - 1
+        self.subbuf_bytes() - DESCRIPTOR_BYTES - self.header.extended_bytes() - TAIL_BYTES - 1
     }
 }

@@ -1,9 +1,10 @@
 //! The shared memory, word by word.
 //!
 //! A ring has N sub-buffers of S bytes, both powers of two. Positions are 64-bit byte counts that
-//! never wrap: sub-buffer number n = position / S, its place is n mod N. Records never cross a
-//! sub-buffer. A head that is a multiple of S other than 0 does not exist: a record fits only if
-//! it leaves at least one byte, and head 0 means that nothing was ever opened.
+//! never wrap: sub-buffer number n = position / S, its place is n mod N. A sub-buffer begins with its
+//! descriptor; records follow and never cross into the next. A record is placed only if it leaves
+//! more than [`TAIL_BYTES`] behind it, so that copies in whole words stay inside, and a head that is a
+//! multiple of S other than 0 does not exist; head 0 means that nothing was ever opened.
 //!
 //! The set's file (producers and consumer map it read-write):
 //!
@@ -12,8 +13,10 @@
 //! | page 0 | [`SetHeader`] |
 //! | 4096 + cpu × `ring_bytes` | that CPU's ring |
 //! | … + 0 | [`ProducerLine`] |
-//! | … + 128 + 64 × (n mod N) | [`Descriptor`] of sub-buffer n |
-//! | … + `control_bytes` + (n mod N) × (S + 64) | sub-buffer n, 64 bytes of slack behind it |
+//! | … + 4096 + (n mod N) × S | [`Descriptor`] of sub-buffer n, 64 bytes |
+//! | … + 4096 + (n mod N) × S + 64 | its records |
+//!
+//! So the address of any position is `data + (position mod N × S)`: a mask and a sum, no shift.
 //!
 //! The consumer's file (producers can only map it for reading): one [`ConsumerLine`] for each ring.
 //!
@@ -31,10 +34,12 @@ pub const VERSION: u32 = 1;
 pub const PAGE_BYTES: u64 = 4096;
 /// Bytes of a producer line.
 pub const LINE_BYTES: u64 = 128;
-/// Bytes of a descriptor.
+/// Bytes in front of a ring's first sub-buffer.
+pub const CONTROL_BYTES: u64 = PAGE_BYTES;
+/// Bytes of a descriptor, and offset of the first record in a sub-buffer.
 pub const DESCRIPTOR_BYTES: u64 = 64;
-/// Bytes behind each sub-buffer, so that a copy in whole words may run over.
-pub const SLACK_BYTES: u64 = 64;
+/// Bytes that a record leaves behind it at least (and one more), for copies that run over.
+pub const TAIL_BYTES: u64 = 16;
 /// Bytes of a consumer line.
 pub const CONSUMER_LINE_BYTES: u64 = 64;
 
@@ -135,19 +140,20 @@ pub struct ProducerLine {
     pub lost: [AtomicU64; 8],
 }
 
-/// What producers say of sub-buffer n, at place n mod N.
+/// What producers say of sub-buffer n, at its start. The words that every record reads lie where no
+/// word of the producer line has the same offset in its page: a load behind such a store would wait.
 #[repr(C, align(64))]
 pub struct Descriptor {
     /// n.
     pub number: AtomicU64,
-    /// Time at which it was opened.
-    pub begin_ts: AtomicU64,
-    /// Sum of the lost counters at that time.
+    /// Sum of the lost counters when it was opened.
     pub lost_at_open: AtomicU64,
-    /// Bytes of records in it; valid only once head lies in a later sub-buffer.
-    pub end: AtomicU64,
     /// CPU of the opener (kind locked alone).
     pub cpu: AtomicU64,
+    /// Where its records end, in bytes from its start; valid only once head lies in a later sub-buffer.
+    pub end: AtomicU64,
+    /// Time at which it was opened.
+    pub begin_ts: AtomicU64,
     pub(crate) _reserved: [u64; 3],
 }
 
@@ -189,5 +195,5 @@ const _: () = {
     assert!(size_of::<Descriptor>() == DESCRIPTOR_BYTES as usize);
     assert!(size_of::<ConsumerLine>() == CONSUMER_LINE_BYTES as usize);
     assert!(offset_of!(SetHeader, active) == 64);
-    assert!(SLACK_BYTES == DESCRIPTOR_BYTES); // the producer uses 64 × (n mod N) for both
+    assert!(LINE_BYTES <= CONTROL_BYTES);
 };

@@ -18,9 +18,12 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 use std::vec::Vec;
 
-/// Sub-buffers of 32 bytes, records of a 6-byte header and this payload: two fit, the third opens.
-const PAYLOAD: [u8; 5] = [0; 5];
-const RECORD_BYTES: u64 = 11;
+/// log2 of the sub-buffer size.
+const SHIFT: u32 = 7;
+/// Sub-buffers of 128 bytes, 64 of them the descriptor's; records of a 6-byte header and this
+/// payload: two fit, the third opens.
+const PAYLOAD: [u8; 15] = [0; 15];
+const RECORD_BYTES: u64 = 21;
 
 /// A ring of loom's atomics. A record's bytes are one cell, at its position in the ring.
 struct Ring {
@@ -41,7 +44,7 @@ impl Ring {
         let geometry = Geometry {
             kind: Kind::Rseq,
             cpus: 1,
-            subbuf_shift: 5,
+            subbuf_shift: SHIFT,
             subbuf_count,
             overwrite,
             ordered: false,
@@ -49,7 +52,7 @@ impl Ring {
         };
         let [head, last_ts, opening, closed] = atomics();
         let [released, pos, sequence, previous_end, lost, intent_pos, intent_end, intent_lost] = atomics();
-        let cells = (0..(subbuf_count as usize) << 5).map(|_| AtomicU64::new(0)).collect();
+        let cells = (0..(subbuf_count as usize) << SHIFT).map(|_| AtomicU64::new(0)).collect();
         Ring {
             geometry,
             line: ProducerLine { head, last_ts, opening, closed, _reserved: [0; 4], lost: atomics() },
@@ -74,7 +77,7 @@ impl Ring {
         }
     }
 
-    /// Cell index of a position or a byte offset (which counts the slack behind sub-buffers).
+    /// The cell at a position.
     fn cell(&self, pos: u64) -> &AtomicU64 {
         &self.cells[(pos as usize) & (self.cells.len() - 1)]
     }
@@ -83,7 +86,6 @@ impl Ring {
         View {
             geometry: &self.geometry,
             line: &self.line,
-            descriptors: &self.descriptors,
             consumer: &self.consumer,
             active: &self.active,
             data: Cells(self),
@@ -94,10 +96,11 @@ impl Ring {
 struct Cells<'a>(&'a Ring);
 
 impl Data for Cells<'_> {
+    fn descriptor(&self, offset: usize) -> &Descriptor {
+        &self.0.descriptors[offset >> SHIFT]
+    }
     fn write(&self, offset: usize, _: HeaderForm, _: bool, id: u32, _: u64, _: &[u8]) {
-        let stride = (1 << 5) + crate::layout::SLACK_BYTES as usize;
-        let pos = (offset / stride) * (1 << 5) + offset % stride;
-        self.0.cell(pos as u64).store(id.into(), Ordering::Relaxed);
+        self.0.cell(offset as u64).store(id.into(), Ordering::Relaxed);
     }
 }
 

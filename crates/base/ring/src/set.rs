@@ -2,8 +2,8 @@
 
 use crate::geometry::{Geometry, GeometryError, HeaderForm, Kind};
 use crate::layout::{
-    ConsumerLine, Descriptor, FLAG_COMPACT, FLAG_ORDERED, FLAG_OVERWRITE, LINE_BYTES, MAGIC, PAGE_BYTES,
-    ProducerLine, SLACK_BYTES, SetHeader, VERSION,
+    CONTROL_BYTES, ConsumerLine, Descriptor, FLAG_COMPACT, FLAG_ORDERED, FLAG_OVERWRITE, MAGIC, PAGE_BYTES,
+    ProducerLine, SetHeader, VERSION,
 };
 use crate::primitive::Ordering;
 use core::ptr::NonNull;
@@ -186,10 +186,8 @@ impl Set {
     }
 
     pub(crate) fn descriptor(&self, cpu: u32, subbuf: u64) -> &Descriptor {
-        let place = subbuf & (u64::from(self.geometry.subbuf_count) - 1);
-        let offset = LINE_BYTES + place * size_of::<Descriptor>() as u64;
-        // SAFETY: N descriptors follow the line, and `place` is below N.
-        unsafe { &*self.ring(cpu).add(offset as usize).cast() }
+        // SAFETY: each sub-buffer begins with a descriptor of atomics.
+        unsafe { &*self.byte(cpu, subbuf << self.geometry.subbuf_shift).cast() }
     }
 
     pub(crate) fn consumer_line(&self, cpu: u32) -> &ConsumerLine {
@@ -198,15 +196,12 @@ impl Set {
         unsafe { &*self.consumer.as_ptr().add(cpu as usize) }
     }
 
-    /// Address of the byte at position `pos`, which lies in a sub-buffer with at least the rest of
-    /// that sub-buffer behind it.
+    /// Address of the byte at position `pos`, with the rest of its sub-buffer behind it.
     pub(crate) fn byte(&self, cpu: u32, pos: u64) -> *const u8 {
         let g = &self.geometry;
-        let place = (pos >> g.subbuf_shift) & (u64::from(g.subbuf_count) - 1);
-        let inside = pos & (g.subbuf_bytes() - 1);
-        let offset = g.control_bytes() + place * (g.subbuf_bytes() + SLACK_BYTES) + inside;
-        // SAFETY: `place` and `inside` are bounded by the geometry, which the mapping holds.
-        unsafe { self.ring(cpu).add(offset as usize) }
+        let inside = pos & ((u64::from(g.subbuf_count) << g.subbuf_shift) - 1);
+        // SAFETY: N × S bytes follow the control page of each ring.
+        unsafe { self.ring(cpu).add((CONTROL_BYTES + inside) as usize) }
     }
 
     /// The futex word on which producers of the ring wait.

@@ -3,6 +3,7 @@
 
 mod support;
 
+use sillage_ring::layout::{CONTROL_BYTES, DESCRIPTOR_BYTES, LINE_BYTES, PAGE_BYTES};
 use sillage_ring::{Cursor, Cut, Geometry, HeaderForm, Kind, Violation};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use support::*;
@@ -26,7 +27,6 @@ fn scribble(rings: &Rings, stop: &AtomicBool, seed: u64) {
     let (mut random, mut stage, mut bytes) = (Random(seed), Stage::new(512), Vec::new());
     let g = *rings.set.geometry();
     let producer = rings.producer();
-    let control_words = g.control_bytes() / 8;
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..random.next() % 200 {
@@ -35,10 +35,18 @@ fn scribble(rings: &Rings, stop: &AtomicBool, seed: u64) {
             // A ring of lies may make honest producers fail, never crash.
             stage.emit(&producer, 1, &bytes);
         }
-        // The first words are the busy ones: head, last_ts, opening, lost, first descriptors.
-        let word = random.next() % if random.next() % 2 == 0 { 48 } else { control_words };
-        let offset = 4096 + (cpu() as u64) * g.ring_bytes() + word * 8;
-        // SAFETY: the offset lies in the control area of a ring of the mapped set.
+        // A word of the producer line, of a descriptor, or of the records.
+        let ring = PAGE_BYTES + u64::from(cpu()) * g.ring_bytes();
+        let place = random.next() % u64::from(g.subbuf_count);
+        let offset = ring
+            + match random.next() % 4 {
+                0 => 8 * (random.next() % (LINE_BYTES / 8)),
+                1 | 2 => {
+                    CONTROL_BYTES + place * g.subbuf_bytes() + 8 * (random.next() % (DESCRIPTOR_BYTES / 8))
+                }
+                _ => CONTROL_BYTES + 8 * (random.next() % (g.subbuf_bytes() / 8)),
+            };
+        // SAFETY: the offset lies in a ring of the mapped set.
         let target = unsafe { &*rings.set_memory.base.as_ptr().add(offset as usize).cast::<AtomicU64>() };
         target.store(lie(&mut random, target.load(Ordering::Relaxed)), Ordering::Relaxed);
     }

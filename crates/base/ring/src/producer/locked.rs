@@ -8,7 +8,7 @@
 use super::steps::{self, Attempt, Data, View};
 use super::{Emit, Owner, Producer};
 use crate::geometry::HeaderForm;
-use crate::layout::LostReason;
+use crate::layout::{CONTROL_BYTES, Descriptor, LostReason};
 use crate::primitive::{AtomicU32, Ordering};
 use core::cell::UnsafeCell;
 use core::num::NonZeroUsize;
@@ -39,9 +39,14 @@ impl State {
 struct Bytes(*mut u8);
 
 impl Data for Bytes {
+    fn descriptor(&self, offset: usize) -> &Descriptor {
+        // SAFETY: `offset` is a multiple of the sub-buffer size inside the ring: a descriptor is there.
+        unsafe { &*self.0.add(offset).cast() }
+    }
+
     fn write(&self, offset: usize, header: HeaderForm, short: bool, id: u32, ts: u64, payload: &[u8]) {
-        // SAFETY: `steps::attempt` computes `offset` inside the ring, with room for the record and 64
-        // bytes of slack; the lock makes this thread the only writer.
+        // SAFETY: `steps::attempt` computes `offset` inside the ring, with room for the record and
+        // `TAIL_BYTES`; the lock makes this thread the only writer.
         unsafe {
             let at = self.0.add(offset);
             let length = header.write(at, id, ts, short);
@@ -91,10 +96,9 @@ impl Producer {
         let ring = View {
             geometry: self.geometry(),
             line: self.line(0),
-            descriptors: self.descriptors(0),
             consumer: self.consumer_line(0),
             active: self.active_byte(0),
-            data: Bytes(self.ring(0).wrapping_add(self.control_bytes as usize).cast_mut()),
+            data: Bytes(self.ring(0).wrapping_add(CONTROL_BYTES as usize).cast_mut()),
         };
         match steps::attempt(&ring, self.now_ns(), (self.host.cpu)(), id, payload, || false) {
             Attempt::Published => Emit::Published,

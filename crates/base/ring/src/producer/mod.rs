@@ -15,8 +15,8 @@ mod rseq;
 pub(crate) mod steps;
 
 use crate::clock::ClockPage;
-use crate::geometry::{Geometry, HeaderForm};
-use crate::layout::{ConsumerLine, Descriptor, LINE_BYTES, LostReason, PAGE_BYTES, ProducerLine, SetHeader};
+use crate::geometry::{Geometry, HeaderForm, Kind};
+use crate::layout::{ConsumerLine, LostReason, PAGE_BYTES, ProducerLine, SetHeader};
 use crate::primitive::{AtomicU32, Ordering};
 use crate::set::{MapError, read_geometry};
 use core::num::NonZeroUsize;
@@ -31,8 +31,10 @@ pub const STAGE_TAIL_BYTES: usize = 16;
 pub struct Host {
     /// CLOCK_MONOTONIC in ns, in the daemon's time namespace; used when the clock page is stale.
     pub monotonic_ns: fn() -> u64,
-    /// Number of the current CPU (locked rings alone).
+    /// Number of the current CPU, for locked rings and for losses.
     pub cpu: fn() -> u32,
+    /// False if the process may not execute `rdtsc` (`PR_SET_TSC`): every time comes from the kernel.
+    pub tsc_allowed: bool,
     /// Distance of the thread's registered rseq area from the thread pointer (rseq rings alone).
     pub rseq_offset: isize,
 }
@@ -60,32 +62,36 @@ pub enum Emit {
 /// The order of the fields means nothing; the assembly takes their offsets by name.
 #[repr(C)]
 pub struct Producer {
+    variant: Variant,
     pub(crate) rseq_offset: isize,
     pub(crate) rings: *const u8,
     pub(crate) ring_bytes: u64,
     pub(crate) cpus: u64,
-    pub(crate) subbuf_mask: u64,
-    pub(crate) subbuf_shift: u64,
-    pub(crate) count_mask: u64,
-    pub(crate) ring_mask: u64,
     pub(crate) clock: *const ClockPage,
+    pub(crate) subbuf_mask: u64,
+    pub(crate) subbuf_start_mask: u64,
+    pub(crate) ring_mask: u64,
+    pub(crate) subbuf_shift: u64,
     pub(crate) consumer: *const ConsumerLine,
     /// Sub-buffers that may be open and unreleased: N, or no bound when the oldest is overwritten.
     pub(crate) window: u64,
-    pub(crate) short_span_ns: u64,
     pub(crate) active: *const u8,
-    pub(crate) control_bytes: u64,
-    pub(crate) id_bits: u64,
-    pub(crate) extended_id: u64,
-    pub(crate) extended_prefix_bytes: u64,
-    pub(crate) short_bytes: u64,
-    pub(crate) extended_bytes: u64,
-    pub(crate) ordered: u64,
     pub(crate) payload_bytes_max: usize,
     geometry: Geometry,
     host: Host,
     set_id: u64,
     locked: locked::State,
+}
+
+/// Which code publishes; one comparison tells the most frequent one from the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    /// rseq, large headers, the page's clock.
+    Plain,
+    /// rseq in all its other forms.
+    OtherRseq,
+    /// Under the lock.
+    Locked,
 }
 
 // SAFETY: the pointers lead to shared mappings that outlive the producer (`from_mapping`'s caller
@@ -116,30 +122,30 @@ impl Producer {
         if consumer_bytes < geometry.consumer_bytes() {
             return Err(MapError::Short { need: geometry.consumer_bytes(), have: consumer_bytes });
         }
-        let header = geometry.header;
+        let ring_mask = (u64::from(geometry.subbuf_count) << geometry.subbuf_shift) - 1;
+        let subbuf_mask = geometry.subbuf_bytes() - 1;
         Ok(Producer {
+            variant: match geometry.kind {
+                Kind::Rseq if cfg!(not(target_arch = "x86_64")) => return Err(MapError::Kind(1)),
+                Kind::Rseq if plain(&geometry, &host) => Variant::Plain,
+                Kind::Rseq => Variant::OtherRseq,
+                Kind::Locked => Variant::Locked,
+                Kind::Ebpf => return Err(MapError::Kind(3)),
+            },
             rseq_offset: host.rseq_offset,
             // SAFETY: `read_geometry` proved that the rings follow the header page inside the mapping.
             rings: unsafe { set.add(PAGE_BYTES as usize) },
             ring_bytes: geometry.ring_bytes(),
             cpus: geometry.cpus.into(),
-            subbuf_mask: geometry.subbuf_bytes() - 1,
-            subbuf_shift: geometry.subbuf_shift.into(),
-            count_mask: u64::from(geometry.subbuf_count) - 1,
-            ring_mask: (u64::from(geometry.subbuf_count) << geometry.subbuf_shift) - 1,
             clock,
+            subbuf_mask,
+            subbuf_start_mask: ring_mask & !subbuf_mask,
+            ring_mask,
+            subbuf_shift: geometry.subbuf_shift.into(),
             consumer: consumer.cast(),
             window: if geometry.overwrite { i64::MAX as u64 } else { geometry.subbuf_count.into() },
-            short_span_ns: header.short_span_ns(),
             // SAFETY: the header page holds one byte for each of `CPUS_MAX` CPUs.
             active: unsafe { (&raw const (*set.cast::<SetHeader>()).active).cast() },
-            control_bytes: geometry.control_bytes(),
-            id_bits: header.id_bits().into(),
-            extended_id: header.extended_id().into(),
-            extended_prefix_bytes: header.extended_bytes() - 12,
-            short_bytes: header.short_bytes(),
-            extended_bytes: header.extended_bytes(),
-            ordered: geometry.ordered.into(),
             payload_bytes_max: geometry.payload_bytes_max() as usize,
             geometry,
             host,
@@ -164,14 +170,26 @@ impl Producer {
     ///
     /// # Safety
     /// `staged` has [`STAGE_HEAD_BYTES`] writable bytes in front and [`STAGE_TAIL_BYTES`] readable
-    /// bytes behind its `len` bytes, and nobody else uses them until `emit` returns. The calling
+    /// bytes behind its `len` bytes (at most `limits::RECORD_BYTES_MAX`), and nobody else uses them until `emit` returns. The calling
     /// thread does not run in a vfork child.
     #[inline(always)]
     pub unsafe fn emit(&self, thread: NonZeroUsize, id: u32, staged: *mut u8, len: usize) -> Emit {
         #[cfg(all(target_arch = "x86_64", not(loom)))]
-        if self.geometry.kind as u32 == crate::geometry::Kind::Rseq as u32 {
+        if self.variant == Variant::Plain {
             // SAFETY: passed on from the caller.
-            return unsafe { self.emit_rseq(id, staged, len) };
+            return unsafe { self.emit_plain(id, staged, len) };
+        }
+        // SAFETY: passed on from the caller.
+        unsafe { self.emit_other(thread, id, staged, len) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    unsafe fn emit_other(&self, thread: NonZeroUsize, id: u32, staged: *mut u8, len: usize) -> Emit {
+        #[cfg(all(target_arch = "x86_64", not(loom)))]
+        if self.variant == Variant::OtherRseq {
+            // SAFETY: passed on from the caller.
+            return unsafe { self.emit_other_rseq(id, staged, len) };
         }
         // SAFETY: passed on from the caller.
         unsafe { self.emit_locked(thread, id, staged, len) }
@@ -217,12 +235,6 @@ impl Producer {
         unsafe { &*self.ring(cpu).cast() }
     }
 
-    fn descriptors(&self, cpu: u32) -> &[Descriptor] {
-        let first = self.ring(cpu).wrapping_add(LINE_BYTES as usize).cast();
-        // SAFETY: N descriptors, all of atomics, follow the line inside `control_bytes`.
-        unsafe { core::slice::from_raw_parts(first, self.geometry.subbuf_count as usize) }
-    }
-
     fn consumer_line(&self, cpu: u32) -> &ConsumerLine {
         debug_assert!(u64::from(cpu) < self.cpus);
         // SAFETY: `from_mapping` proved that the consumer mapping holds `cpus` lines.
@@ -239,8 +251,15 @@ impl Producer {
     fn now_ns(&self) -> u64 {
         // SAFETY: `from_mapping`'s caller keeps the clock page mapped.
         let page = unsafe { &*self.clock };
-        page.read(|| read_tsc(self.ordered != 0)).unwrap_or_else(|| (self.host.monotonic_ns)())
+        let page_ns =
+            if self.host.tsc_allowed { page.read(|| read_tsc(self.geometry.ordered)) } else { None };
+        page_ns.unwrap_or_else(|| (self.host.monotonic_ns)())
     }
+}
+
+/// True for the rseq rings that most events go to.
+fn plain(geometry: &Geometry, host: &Host) -> bool {
+    geometry.header == HeaderForm::Large && !geometry.ordered && host.tsc_allowed
 }
 
 /// The TSC, fenced when `ordered`. Without a TSC the clock page is never usable, and this is not called

@@ -4,22 +4,23 @@
 //! CPU's ring; the loom model runs this as a thread that may stop before any store and start again.
 
 use crate::geometry::{Geometry, HeaderForm};
-use crate::layout::{ConsumerLine, Descriptor, ProducerLine};
+use crate::layout::{ConsumerLine, DESCRIPTOR_BYTES, Descriptor, ProducerLine, TAIL_BYTES};
 use crate::primitive::{AtomicU8, Ordering};
 
 /// The words and bytes of one ring.
 pub(crate) struct View<'a, D> {
     pub(crate) geometry: &'a Geometry,
     pub(crate) line: &'a ProducerLine,
-    pub(crate) descriptors: &'a [Descriptor],
     pub(crate) consumer: &'a ConsumerLine,
     pub(crate) active: &'a AtomicU8,
     pub(crate) data: D,
 }
 
-/// The sub-buffers' memory, slack included.
+/// The sub-buffers' memory; offsets count from the first one's start.
 pub(crate) trait Data {
-    /// Copies a record's header and payload to `offset` bytes behind the first sub-buffer's start.
+    /// The descriptor of the sub-buffer that begins at `offset`.
+    fn descriptor(&self, offset: usize) -> &Descriptor;
+    /// Copies a record's header and payload to `offset`.
     fn write(&self, offset: usize, header: HeaderForm, short: bool, id: u32, ts: u64, payload: &[u8]);
 }
 
@@ -45,7 +46,10 @@ pub(crate) fn attempt<D: Data>(
     mut interrupted: impl FnMut() -> bool,
 ) -> Attempt {
     let g = ring.geometry;
-    let (count_mask, header) = (u64::from(g.subbuf_count) - 1, g.header);
+    let header = g.header;
+    let ring_mask = (u64::from(g.subbuf_count) << g.subbuf_shift) - 1;
+    let offset = |pos: u64| (pos & ring_mask) as usize;
+    let start = |subbuf: u64| ring.data.descriptor(offset(subbuf << g.subbuf_shift));
     macro_rules! store {
         ($word:expr, $value:expr, $order:ident) => {
             if interrupted() {
@@ -59,15 +63,14 @@ pub(crate) fn attempt<D: Data>(
     }
     let mut head = ring.line.head.load(Ordering::Relaxed);
     let ts = now_ns.max(ring.line.last_ts.load(Ordering::Relaxed));
-    let mut place = ((head >> g.subbuf_shift) & count_mask) as usize;
     let room = head.wrapping_neg() & (g.subbuf_bytes() - 1);
-    let begin_ts = ring.descriptors[place].begin_ts.load(Ordering::Relaxed);
+    let begin_ts = start(head >> g.subbuf_shift).begin_ts.load(Ordering::Relaxed);
     let mut short = id < header.extended_id() && ts.wrapping_sub(begin_ts) < header.short_span_ns();
     let length =
         |short| payload.len() as u64 + if short { header.short_bytes() } else { header.extended_bytes() };
     let mut opened = false;
-    // Strictly: the head must never reach the end of a sub-buffer.
-    if length(short) >= room {
+    // Strictly: the head must never reach the end of a sub-buffer, nor a copy run over it.
+    if length(short) + TAIL_BYTES >= room {
         let next = head.div_ceil(g.subbuf_bytes());
         // Pairs with the Release in `Cursor::done`: the consumer's reads of the old lap are over.
         let released = ring.consumer.released.load(Ordering::Acquire);
@@ -75,29 +78,25 @@ pub(crate) fn attempt<D: Data>(
             return Attempt::Full;
         }
         store!(ring.active, 1, Release); // pairs with the Acquire in `Set::is_active`
-        let before = (next.wrapping_sub(1) & count_mask) as usize;
-        let end = head.wrapping_sub(next.wrapping_sub(1) << g.subbuf_shift);
-        store!(ring.descriptors[before].end, end, Relaxed);
+        let before = next.wrapping_sub(1);
+        store!(start(before).end, head.wrapping_sub(before << g.subbuf_shift), Relaxed);
         store!(ring.line.opening, next, Release); // pairs with the Acquire in `Cursor::intact`
         // Announce, then change: nothing of the old lap may be overwritten before.
         crate::primitive::fence(Ordering::SeqCst);
-        place = (next & count_mask) as usize;
-        let descriptor = &ring.descriptors[place];
+        let descriptor = start(next);
         store!(descriptor.number, next, Relaxed);
         store!(descriptor.begin_ts, ts, Relaxed);
         let lost = ring.line.lost.iter().map(|l| l.load(Ordering::Relaxed)).fold(0, u64::wrapping_add);
         store!(descriptor.lost_at_open, lost, Relaxed);
         store!(descriptor.cpu, cpu.into(), Relaxed);
-        head = next << g.subbuf_shift;
+        head = (next << g.subbuf_shift) + DESCRIPTOR_BYTES;
         short = id < header.extended_id();
         opened = true;
     }
     if interrupted() {
         return Attempt::Interrupted;
     }
-    let slack = place as u64 * crate::layout::SLACK_BYTES;
-    let offset = (head & ((u64::from(g.subbuf_count) << g.subbuf_shift) - 1)) + slack;
-    ring.data.write(offset as usize, header, short, id, ts, payload);
+    ring.data.write(offset(head), header, short, id, ts, payload);
     store!(ring.line.last_ts, ts, Release); // pairs with the Acquire in `Cursor::cut_point`
     store!(ring.line.head, head + length(short), Release); // pairs with the Acquire in `Cursor::next`
     if opened { Attempt::Opened } else { Attempt::Published }

@@ -117,7 +117,7 @@ pub fn producer_from_handle(handle: &str) -> Producer {
 }
 
 fn producer(set: Memory, consumer: Memory, clock: Memory) -> Producer {
-    let host = Host { monotonic_ns, cpu, rseq_offset: rseq_offset() };
+    let host = Host { monotonic_ns, cpu, tsc_allowed: true, rseq_offset: rseq_offset() };
     // SAFETY: `Memory` is mapped for good; glibc registers rseq for every thread (`rseq_offset`).
     unsafe {
         Producer::from_mapping(

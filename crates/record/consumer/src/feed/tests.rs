@@ -27,7 +27,7 @@ fn memory(overwrite: bool) -> Arc<RingMemory> {
 
 /// A producer on the daemon's own mapping: for the ring it is the same memory.
 fn producer(memory: &RingMemory) -> Producer {
-    let host = Host { monotonic_ns, cpu: || 5, rseq_offset: 0 };
+    let host = Host { monotonic_ns, cpu: || 5, tsc_allowed: true, rseq_offset: 0 };
     let (set, set_bytes, words, words_bytes) = memory.mapped();
     // SAFETY: the mapping outlives the test's producer; an all-zero page is a valid clock page.
     unsafe {
