@@ -54,12 +54,14 @@ impl RunDir {
         }
     }
 
-    /// Writes a process id.
+    /// Writes a process id, so that nobody ever reads half of it.
     ///
     /// # Errors
     /// The file system's.
     pub fn write_pid(&self, name: &str, pid: u32) -> io::Result<()> {
-        std::fs::write(self.file(name), format!("{pid}\n"))
+        let new = self.file(&format!("{name}.new"));
+        std::fs::write(&new, format!("{pid}\n"))?;
+        std::fs::rename(new, self.file(name))
     }
 
     /// Listens on a socket of this name, in the place of one that a dead daemon left.

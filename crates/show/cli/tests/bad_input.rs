@@ -188,7 +188,7 @@ fn a_directory_that_goes_away_costs_packets_not_the_session() {
     std::fs::write(home.dir.join("out"), "").unwrap();
     program.emit(1, 1);
     let text = home.ok("stop");
-    assert!(text.contains("1 packets (18 B) could not be written"), "{text}");
+    assert!(text.contains("1 packets (10 B) could not be written"), "{text}");
     assert!(text.contains("not written: Not a directory"), "{text}");
 }
 

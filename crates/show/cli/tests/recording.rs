@@ -131,7 +131,7 @@ fn a_full_ring_counts_what_it_loses_and_babeltrace_is_told() {
 #[test]
 fn trace_files_are_limited_in_size_and_number() {
     let home = Home::new("files");
-    let out = session(&home, "--subbuf-size 4k --num-subbuf 2 --tracefile-size 8k --tracefile-count 2");
+    let out = session(&home, "--subbuf-size 4k --num-subbuf 64 --tracefile-size 8k --tracefile-count 2");
     let mut program = Program::connect(&home, ProducerKind::Locked);
     program.register(&[(1, tracepoint("p:a"))]);
     for value in 0..20_000 {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// The names under which programs load it.
 const NAMES: [&str; 3] = ["liblttng-ust.so.1", "liblttng-ust-common.so.1", "liblttng-ust-tracepoint.so.1"];
 /// The file that a build makes.
-const BUILT: &str = "libsillage_tracer_user_abi.so";
+const BUILT: &str = "libsillage_ust.so";
 
 /// The directory for `LD_LIBRARY_PATH`.
 pub fn directory(context: &Context) -> Result<PathBuf> {
