@@ -77,13 +77,7 @@ impl StreamPlan {
 
     /// Enters an event class, the `position`-th of its stream class.
     pub(crate) fn add_class(&mut self, class: &EventClass, position: u32) {
-        let escape = match self.fast {
-            FastHeader::Compact(_) => 31,
-            FastHeader::Large(_) => 65535,
-            FastHeader::None => u64::MAX,
-        };
-        // The id that announces an extended header is no class's short id.
-        if class.id >= DIRECT_IDS_MAX || class.id >= escape {
+        if class.id >= DIRECT_IDS_MAX {
             return;
         }
         let at = class.id as usize;
@@ -91,7 +85,10 @@ impl StreamPlan {
             let empty = Quick { class: NO_CLASS, body_bits: VARIABLE, starts: [0; 2] };
             self.quick.resize(at + 1, empty);
         }
-        let (body_bits, starts) = fixed_body(&self.common, &class.plan).unwrap_or((VARIABLE, [0; 2]));
+        // The id that announces an extended header is no class's short id: never quick.
+        let escapes = matches!(self.fast, FastHeader::Compact(_)) && class.id == 31;
+        let (body_bits, starts) =
+            fixed_body(&self.common, &class.plan).filter(|_| !escapes).unwrap_or((VARIABLE, [0; 2]));
         self.quick[at] = Quick { class: position, body_bits, starts };
     }
 }

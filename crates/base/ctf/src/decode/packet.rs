@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use super::header::{FastHeader, Quick, VARIABLE};
+use super::header::{FastHeader, NO_CLASS, Quick, VARIABLE};
 use super::plan::{Node, Plan};
 use super::table::Tables;
 use super::walk::{FieldVisitor, Input, Stop, pass_over, walk, walk_all};
@@ -336,7 +336,12 @@ impl PacketDecoder {
             clock = visitor.clock;
             (visitor.id.unwrap_or(0), at)
         };
-        let Some(position) = class.by_id.get(&id).copied() else {
+        let quick = usize::try_from(id).ok().and_then(|id| class.plan.quick.get(id));
+        let position = match quick {
+            Some(quick) => Some(quick.class).filter(|class| *class != NO_CLASS),
+            None => class.by_id.get(&id).copied(),
+        };
+        let Some(position) = position else {
             let fault = Fault::UnknownEventClass { id, stream_class_id: class.id };
             return Err(DecodeError::new(start, fault));
         };

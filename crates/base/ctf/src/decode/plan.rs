@@ -368,7 +368,7 @@ impl Compiler {
                     if layout.size_bits <= 56 && !layout.reversed && !self.program.mixes_orders {
                         step.len = super::bits::mask(layout.size_bits);
                     } else if layout.size_bits == 64
-                        && class.alignment_bits % 8 == 0
+                        && class.alignment_bits.is_multiple_of(8)
                         && !layout.reversed
                         && !self.program.mixes_orders
                     {

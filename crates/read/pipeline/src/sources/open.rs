@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use sillage_ctf::model::{Stream, Trace, TraceClass};
+use sillage_ctf::model::{CtfVersion, Stream, Trace, TraceClass};
 use sillage_ctf::{MetadataOptions, MetadataReader, PacketInfo, Warning};
 
 use super::bytes::{Access, HEAD_SIZE_BYTES, StreamFile};
@@ -119,8 +119,8 @@ fn identity(class: &TraceClass) -> Option<Identity> {
         return Some((class.namespace.clone(), class.name.clone(), uid.clone()));
     }
     match class.version {
-        sillage_ctf::model::CtfVersion::V1_8 => class.uuid.map(|uuid| (None, None, uuid.to_string())),
-        sillage_ctf::model::CtfVersion::V2 => None,
+        CtfVersion::V1_8 => class.uuid.map(|uuid| (None, None, uuid.to_string())),
+        CtfVersion::V2 => None,
     }
 }
 
@@ -307,9 +307,10 @@ impl Source {
             let key = |s: &SourceStream| {
                 let stream = &s.stream;
                 let class = &stream.trace.class;
+                // In CTF 2 the UUID is that of the metadata, not of the trace.
+                let uuid = class.uuid.filter(|_| class.version == CtfVersion::V1_8);
                 (
-                    class.uuid,
-                    class.uid.clone(),
+                    (uuid, class.namespace.clone(), class.name.clone(), class.uid.clone()),
                     stream.trace.name.clone(),
                     stream.class.id,
                     stream.id,

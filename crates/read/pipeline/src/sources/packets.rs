@@ -286,9 +286,9 @@ impl FilePackets {
     }
 
     fn least_begin(&self) -> Option<u64> {
-        self.due().and_then(|at| match &self.cursors[at].head {
-            Some(head) => Some(head.info.begin.unwrap_or(0)),
-            None => Some(0),
+        self.due().map(|at| match &self.cursors[at].head {
+            Some(head) => head.info.begin.unwrap_or(0),
+            None => 0,
         })
     }
 

@@ -295,28 +295,12 @@ impl<P: PacketSource> StreamReader<P> {
         Status::Ready
     }
 
-    /// Applies the quirks to the current packet's times.
+    /// The packet begins at its first event if the tracer may have dated it later. Ends are
+    /// corrected when the last event is known.
     fn correct(&mut self) -> Result<(), Error> {
-        let following = self.packets.following().and_then(|info| info.begin);
-        if let (Some(end), Some(begin)) = (self.end, self.begin) {
-            if self.quirks.event_after_packet {
-                // The end is where the next packet begins; at the end of a file, the last event.
-                self.end = Some(match following {
-                    Some(next) if !self.packets.is_last_of_file() => next,
-                    _ => begin,
-                });
-            } else if self.quirks.crash_end && end == 0 && begin != 0 {
-                self.end = Some(following.unwrap_or(0));
-            }
+        if !self.quirks.event_before_packet {
+            return Ok(());
         }
-        if self.quirks.event_before_packet {
-            self.correct_begin()?;
-        }
-        Ok(())
-    }
-
-    /// The packet begins at its first event if that is earlier, and ends where the next one begins.
-    fn correct_begin(&mut self) -> Result<(), Error> {
         let found = match self.decoder.next_event(&self.stream.class, self.packets.bytes()) {
             Ok(found) => found,
             Err(source) => return Err(self.fail(source)),
@@ -324,16 +308,6 @@ impl<P: PacketSource> StreamReader<P> {
         self.peeked = Some(found);
         if found && let Some(begin) = &mut self.begin {
             *begin = (*begin).min(self.decoder.clock());
-        }
-        let trace = Arc::clone(&self.stream.trace);
-        let class = Arc::clone(&self.stream.class);
-        if let Some(bytes) = self.packets.following_bytes() {
-            let mut decoder = PacketDecoder::new();
-            if decoder.start(&trace.class, bytes).is_ok()
-                && decoder.next_event(&class, bytes).unwrap_or(false)
-            {
-                self.end = self.end.map(|_| decoder.clock());
-            }
         }
         Ok(())
     }
