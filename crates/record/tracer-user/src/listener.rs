@@ -1,9 +1,14 @@
 //! The one thread of ours: it talks with the daemons and changes what the program records.
 //!
-//! It is made at the first registration, late and small, with all signals blocked. It sleeps in
-//! `poll` on the sockets, on the watch for daemons that come later, and on an eventfd by which
-//! program threads wake it. Program threads wait for it in constructors, at most as long as
-//! `LTTNG_UST_REGISTER_TIMEOUT` allows, and not at all when there is no daemon.
+//! It is made at the first registration, late and small, with all signals blocked. It gives up the
+//! program's table of file descriptors for one of its own, so that neither can close, inherit or
+//! count the other's; where the kernel forbids that, the identity of each descriptor is compared
+//! before use. It sleeps in `poll` on the sockets, on the watch for daemons that come later, and on
+//! a signalfd: program threads wake it with a signal that nobody else uses, sent to its thread,
+//! where it is blocked and reaches no handler.
+//!
+//! Program threads wait for it in constructors, at most as long as `LTTNG_UST_REGISTER_TIMEOUT`
+//! allows, and not at all when no daemon has made its socket.
 
 use crate::connection::{Connection, End, OwnFd, connect};
 use crate::registry::{self, Registry};
@@ -15,6 +20,10 @@ use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 
 /// Stack of the thread.
 const STACK_BYTES: usize = 128 * 1024;
+/// Wakes the listener. Linux never sends it, and sent to one thread it reaches no other.
+const WAKE_SIGNAL: libc::c_int = libc::SIGSTKFLT;
+/// Where the program shares our descriptors it can close them while we sleep on them: look so often, ms.
+const SHARED_CHECK_MS: i32 = 2000;
 /// How long one try of a grace period may hold the listener up, ns.
 const GRACE_SLICE_NS: u64 = 20_000_000;
 /// Pause between such tries, ms.
@@ -26,7 +35,7 @@ const BUSY_RETRIES_MAX: u32 = 8;
 /// A forked child that runs another program at once never gets to speak to the daemon, ns.
 const CHILD_PAUSE_NS: u64 = 5_000_000;
 
-/// Numbers of the descriptors that are ours: two sockets, the watch, the eventfd; −1 for none.
+/// Numbers of the descriptors that are ours: two sockets, the watch, the signalfd; −1 for none.
 static FDS: [AtomicI32; 4] = [const { AtomicI32::new(-1) }; 4];
 /// 1 once the thread was made (or could not be).
 static RUNNING: AtomicU32 = AtomicU32::new(0);
@@ -34,6 +43,10 @@ static RUNNING: AtomicU32 = AtomicU32::new(0);
 static REQUESTED: AtomicU32 = AtomicU32::new(0);
 /// The registration up to which everything is in place; a futex word.
 static DONE: AtomicU32 = AtomicU32::new(0);
+/// Not 0 while the listener has not yet tried a socket that is there.
+static EXPECTED: AtomicU32 = AtomicU32::new(0);
+/// Not 0 once the listener has a table of descriptors of its own.
+static ISOLATED: AtomicU32 = AtomicU32::new(0);
 /// Daemons that are connected.
 static CONNECTED: AtomicU32 = AtomicU32::new(0);
 /// Not 0 after a wait that was in vain: the next ones do not wait.
@@ -84,7 +97,7 @@ pub enum Wait {
 
 /// True if the descriptor is one of ours, which the program should leave alone.
 pub fn is_own_fd(fd: i32) -> bool {
-    fd >= 0 && FDS.iter().any(|own| own.load(Ordering::Acquire) == fd)
+    fd >= 0 && ISOLATED.load(Ordering::Acquire) == 0 && FDS.iter().any(|own| own.load(Ordering::Acquire) == fd)
 }
 
 /// True in the listener's thread.
@@ -107,7 +120,7 @@ pub fn announce(wait: Wait) {
     }
     let limit_ns = match wait {
         Wait::No => return,
-        Wait::Daemons if CONNECTED.load(Ordering::SeqCst) == 0 => return,
+        Wait::Daemons if CONNECTED.load(Ordering::SeqCst) + EXPECTED.load(Ordering::SeqCst) == 0 => return,
         _ if IMPATIENT.load(Ordering::Relaxed) != 0 || THREAD_ID.load(Ordering::SeqCst) == u32::MAX => return,
         Wait::Daemons => settings::register_timeout_ns(),
         Wait::Listener => 1_000_000_000,
@@ -128,9 +141,14 @@ pub fn announce(wait: Wait) {
 }
 
 fn wake() {
-    let fd = FDS[3].load(Ordering::Acquire);
-    if fd >= 0 {
-        sys::write(fd, &1u64.to_ne_bytes());
+    let thread = THREAD_ID.load(Ordering::SeqCst);
+    // Before it has a number it has not looked at the registry either.
+    if thread != 0 && thread != u32::MAX {
+        let process = sys::process_id() as usize;
+        // SAFETY: no pointers.
+        unsafe {
+            sys::syscall(libc::SYS_tgkill, [process, thread as usize, WAKE_SIGNAL as usize, 0, 0, 0]);
+        }
     }
 }
 
@@ -157,6 +175,7 @@ unsafe fn launch() {
     if !made {
         // Nothing will be recorded; nobody waits.
         THREAD_ID.store(u32::MAX, Ordering::SeqCst);
+        EXPECTED.store(0, Ordering::SeqCst);
     }
 }
 
@@ -166,22 +185,38 @@ extern "C" fn main(_: *mut libc::c_void) -> *mut libc::c_void {
     unsafe {
         let name = c"sillage".as_ptr() as usize;
         sys::syscall(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name, 0, 0, 0, 0]);
+        isolate();
         (*WORK.0.get()).run();
     }
     core::ptr::null_mut()
 }
 
+/// Gives the calling thread an empty table of descriptors (with stderr, if we are to speak).
+fn isolate() {
+    let flags = CLOSE_RANGE_UNSHARE;
+    let close = |first: usize, last: usize, flags: usize| {
+        // SAFETY: with `flags` the thread gets a table of its own first; the program's is not touched.
+        unsafe { sys::syscall(libc::SYS_close_range, [first, last, flags, 0, 0, 0]) == 0 }
+    };
+    let all = u32::MAX as usize;
+    let done = match settings::debug() {
+        true => close(3, all, flags) && close(0, 1, 0),
+        false => close(0, all, flags),
+    };
+    ISOLATED.store(u32::from(done), Ordering::Release);
+}
+
+/// `CLOSE_RANGE_UNSHARE` of the kernel.
+const CLOSE_RANGE_UNSHARE: usize = 2;
+
 /// In the handler of a forked child: the parent's listener and its connections are not here.
 pub(crate) fn forget_in_child() {
+    let shared = ISOLATED.swap(0, Ordering::Relaxed) == 0;
     for fd in &FDS {
         let fd = fd.swap(-1, Ordering::Relaxed);
-        if fd >= 0 {
-            // The child's copy alone. Had the program closed it, the number would be gone from `FDS`
-            // only later: compare.
-            // SAFETY: this thread is the only one.
-            if unsafe { (*WORK.0.get()).knows(fd) } {
-                sys::close(fd);
-            }
+        // SAFETY: this thread is the only one.
+        if fd >= 0 && shared && unsafe { (*WORK.0.get()).knows(fd) } {
+            sys::close(fd);
         }
     }
     // SAFETY: as above.
@@ -195,6 +230,7 @@ pub(crate) fn forget_in_child() {
     }
     THREAD_ID.store(0, Ordering::Relaxed);
     CONNECTED.store(0, Ordering::Relaxed);
+    EXPECTED.store(0, Ordering::Relaxed);
     IMPATIENT.store(0, Ordering::Relaxed);
     RUNNING.store(0, Ordering::SeqCst);
 }
@@ -206,26 +242,30 @@ pub(crate) fn start_in_child() {
         unsafe {
             let work = &mut *WORK.0.get();
             work.pause_ns = CHILD_PAUSE_NS;
-            work.make_wake();
             launch();
         }
     }
 }
 
 impl Work {
-    /// In the thread that makes the listener: connects, so that a program without daemon does not wait.
+    /// In the thread that makes the listener: only if there is a daemon's socket will it wait.
     fn prepare(&mut self) {
         self.sockets = settings::sockets();
-        self.make_wake();
-        self.connect_all();
-        // A daemon that came since is found by the listener's first look.
+        let exists = |socket: &SocketPath| sys::exists(socket.as_c_str());
+        let expected = self.sockets.iter().flatten().any(exists);
+        EXPECTED.store(expected.into(), Ordering::SeqCst);
         self.look = true;
+        self.pause_ns = 0;
     }
 
     fn make_wake(&mut self) {
-        let flags = (libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) as usize;
-        // SAFETY: no pointers.
-        let fd = unsafe { sys::syscall(libc::SYS_eventfd2, [0, flags, 0, 0, 0, 0]) as i32 };
+        let flags = (libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) as usize;
+        let set: u64 = 1 << (WAKE_SIGNAL - 1);
+        let at = (&raw const set) as usize;
+        // SAFETY: the kernel reads the eight bytes of the set.
+        let fd = unsafe {
+            sys::syscall(libc::SYS_signalfd4, [usize::MAX, at, size_of_val(&set), flags, 0, 0]) as i32
+        };
         self.wake = (fd >= 0).then(|| OwnFd::new(fd, &FDS[3]));
     }
 
@@ -271,6 +311,7 @@ impl Work {
     /// Does everything that can be done now; returns how long to sleep, ms, −1 for ever.
     fn turn(&mut self) -> i32 {
         let mut wait_ms = self.find_daemons();
+        EXPECTED.store(0, Ordering::SeqCst);
         let requested = REQUESTED.load(Ordering::SeqCst);
         {
             let Some(mut registry) = registry::lock() else { return 0 };
@@ -390,8 +431,13 @@ impl Work {
             self.make_wake();
         }
         polled[3].fd = self.wake.as_ref().and_then(OwnFd::get).unwrap_or(-1);
-        // Without eventfd, registrations are found by looking.
-        let wait_ms = if polled[3].fd < 0 && wait_ms < 0 { 100 } else { wait_ms };
+        let at_most = |limit: i32| if wait_ms < 0 { limit } else { wait_ms.min(limit) };
+        let wait_ms = match (polled[3].fd < 0, ISOLATED.load(Ordering::Relaxed)) {
+            // Without signalfd, registrations are found by looking.
+            (true, _) => at_most(100),
+            (false, 0) => at_most(SHARED_CHECK_MS),
+            (false, _) => wait_ms,
+        };
         let wait_ms = if self.needs_turn() { 0 } else { wait_ms };
         // SAFETY: four entries of our own.
         unsafe {
@@ -399,7 +445,7 @@ impl Work {
             sys::syscall(libc::SYS_poll, [at, polled.len(), wait_ms as usize, 0, 0, 0]);
         }
         if polled[3].revents & libc::POLLIN != 0 && self.wake.as_ref().and_then(OwnFd::get).is_some() {
-            sys::read(polled[3].fd, &mut [0; 8]);
+            sys::read(polled[3].fd, &mut [0; 1024]);
         }
         if polled[2].revents != 0 {
             self.watch.drain();

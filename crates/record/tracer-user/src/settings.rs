@@ -42,6 +42,10 @@ impl SocketPath {
     pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.length]
     }
+    /// The path, with NUL.
+    pub(crate) fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.bytes).unwrap_or(c"")
+    }
     /// The directory that holds the socket.
     pub(crate) fn directory(&self) -> &[u8] {
         &self.bytes[..self.length - PROGRAMS_SOCKET.len() - 1]

@@ -195,6 +195,13 @@ pub fn open(path: &core::ffi::CStr) -> c_int {
     unsafe { syscall(libc::SYS_openat, [at, path.as_ptr() as usize, flags as usize, 0, 0, 0]) as c_int }
 }
 
+/// True if the path leads to something.
+pub fn exists(path: &core::ffi::CStr) -> bool {
+    let at = libc::AT_FDCWD as isize as usize;
+    // SAFETY: `path` ends with its NUL.
+    unsafe { syscall(libc::SYS_faccessat, [at, path.as_ptr() as usize, libc::F_OK as usize, 0, 0, 0]) == 0 }
+}
+
 /// `prctl` with one pointer argument; true on success.
 pub fn prctl_get(option: c_int, into: *mut c_void) -> bool {
     // SAFETY: callers pass a place of the size that the option fills.

@@ -10,6 +10,11 @@
 
 #include <lttng/tracepoint.h>
 
+#ifndef SCENARIO_VALUE
+#define SCENARIO_VALUE
+typedef int (*scenario_value)(int);
+#endif
+
 LTTNG_UST_TRACEPOINT_EVENT(scenario, tick,
 	LTTNG_UST_TP_ARGS(int, n),
 	LTTNG_UST_TP_FIELDS(lttng_ust_field_integer(int, n, n))
@@ -27,7 +32,7 @@ LTTNG_UST_TRACEPOINT_EVENT(scenario, large,
 
 /* Its field takes time to compute, inside the traced call: signals come there. */
 LTTNG_UST_TRACEPOINT_EVENT(scenario, slow,
-	LTTNG_UST_TP_ARGS(int, n, int (*)(int), f),
+	LTTNG_UST_TP_ARGS(int, n, scenario_value, f),
 	LTTNG_UST_TP_FIELDS(lttng_ust_field_integer(int, n, f(n)))
 )
 

@@ -53,6 +53,8 @@ static void wait_child(pid_t child)
 	}
 }
 
+static void do_jumps(int n, int alternate);
+
 /* -- told line by line */
 
 static void obey(void)
@@ -67,6 +69,8 @@ static void obey(void)
 			ticks(a, b);
 		else if (sscanf(line, "large %d", &a) == 1)
 			lttng_ust_tracepoint(scenario, large, bytes, a);
+		else if (sscanf(line, "jumps %d", &a) == 1)
+			do_jumps(a, -1);
 		else if (!strncmp(line, "closefds", 8)) {
 			for (a = 3; a < 1024; a++)
 				close(a);
@@ -215,7 +219,7 @@ static void do_jumps(int n, int alternate)
 
 	stack.ss_sp = malloc(stack.ss_size);
 	check(!sigaltstack(&stack, NULL), "sigaltstack");
-	on_signal(alternate ? SA_ONSTACK : 0);
+	on_signal(alternate > 0 ? SA_ONSTACK : 0);
 	jumps = 1;
 	for (i = 0; i < n; i++) {
 		if (!sigsetjmp(jump, 1))
@@ -223,8 +227,9 @@ static void do_jumps(int n, int alternate)
 		lttng_ust_tracepoint(scenario, slow, i, plain);
 	}
 	jumps = 0;
+	if (alternate < 0)
+		return;
 	ticks(n, 0);
-	/* One more, and then never a traced call again from this depth. */
 	printf("%d\n", handled);
 }
 

@@ -121,7 +121,7 @@ impl Keeper {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -317,6 +317,22 @@ impl Daemon {
                 if bytes == before {
                     std::thread::sleep(Duration::from_micros(200));
                 }
+            }
+            bytes
+        });
+        Drain { stop, thread: Some(thread) }
+    }
+
+    /// As `drain`, with open sub-buffers and locked rings too.
+    pub fn drain_all(&self) -> Drain {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (keeper, stopped) = (self.keeper.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            let mut bytes = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                let locked: Vec<_> = keeper.locked_sets.lock().unwrap().clone();
+                bytes += keeper.sets.iter().chain(&locked).map(|set| set.discard()).sum::<u64>();
+                std::thread::sleep(Duration::from_micros(100));
             }
             bytes
         });
