@@ -44,5 +44,5 @@ pub fn release() -> anyhow::Result<Built> {
     run(&mut cargo(&["build", "--release", "-p", "sillage-tracer-user-abi"]))?;
     run(&mut cargo(&["build", "--release", "-p", "sillage-cli"]))?;
     let out = target_dir().join("release");
-    Ok(Built { sillage: out.join("sillage"), ust_library: out.join("libsillage_tracer_user_abi.so") })
+    Ok(Built { sillage: out.join("sillage"), ust_library: out.join("libsillage_ust.so") })
 }

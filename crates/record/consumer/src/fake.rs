@@ -110,8 +110,8 @@ impl FakeProducer {
             monotonic_ns,
             // SAFETY: the call has no preconditions.
             cpu: || unsafe { libc::sched_getcpu() } as u32,
-            // SAFETY: glibc exports the constant, and has registered each thread's area there.
             tsc_allowed: true,
+            // SAFETY: glibc exports the constant, and has registered each thread's area there.
             rseq_offset: unsafe { __rseq_offset },
         };
         // SAFETY: all three are mapped shared for the life of the process, the set writable.
