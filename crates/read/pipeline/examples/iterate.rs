@@ -55,11 +55,15 @@ fn read(source: &Source, range: SliceRange, fields: bool) -> Result<Totals, Erro
                 totals.events += 1;
                 if fields {
                     totals.sum.0 ^= event.clock.map_or(0, |clock| clock.cycles);
-                    for scope in
-                        [Scope::PacketContext, Scope::CommonContext, Scope::SpecificContext, Scope::Payload]
-                    {
+                    for scope in [Scope::CommonContext, Scope::SpecificContext, Scope::Payload] {
                         event.visit(scope, &mut totals.sum);
                     }
+                }
+            }
+            Some(Message::PacketBegin(packet)) => {
+                totals.others += 1;
+                if fields {
+                    packet.visit_context(&mut totals.sum);
                 }
             }
             _ => totals.others += 1,

@@ -217,10 +217,9 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
     fn run(&mut self, from: usize, to: usize) -> Result<(), Halt> {
         let program = self.program;
         let mut index = from;
-        while index < to {
-            let Some(step) = program.steps.get(index) else {
-                break;
-            };
+        while index < to
+            && let Some(step) = program.steps.get(index)
+        {
             self.align(step)?;
             index += 1;
             match step.code {
@@ -324,16 +323,19 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         self.halt(step, Fault::Truncated { needed_bits, left_bits })
     }
 
-    #[inline]
+    #[inline(always)]
     fn align(&mut self, step: &Step) -> Result<(), Halt> {
         let low = (1u64 << step.align_log2) - 1;
-        if self.at & low != 0 {
-            let at = (self.at | low).saturating_add(1);
-            if at > self.input.end {
-                return Err(self.truncated(step, at - self.at));
-            }
-            self.at = at;
+        if self.at & low == 0 { Ok(()) } else { self.pad(step, low) }
+    }
+
+    #[cold]
+    fn pad(&mut self, step: &Step, low: u64) -> Result<(), Halt> {
+        let at = (self.at | low).saturating_add(1);
+        if at > self.input.end {
+            return Err(self.truncated(step, at - self.at));
         }
+        self.at = at;
         Ok(())
     }
 

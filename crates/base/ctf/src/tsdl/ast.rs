@@ -1,20 +1,22 @@
 //! The tree of TSDL: what the text says, not yet what it means.
 
+use std::borrow::Cow;
+
 /// A block's content, a struct's body, or the whole text.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Item {
+pub(super) enum Item<'a> {
     /// `name = value;`
-    Assign { name: String, value: Expr, at: usize },
+    Assign { name: Cow<'a, str>, value: Expr<'a>, at: usize },
     /// `name := type;`
-    TypeAssign { name: String, spec: Spec, at: usize },
+    TypeAssign { name: Cow<'a, str>, spec: Spec<'a>, at: usize },
     /// `typedef spec declarator, …;`
-    Typedef { spec: Spec, declarators: Vec<Declarator> },
+    Typedef { spec: Spec<'a>, declarators: Vec<Declarator<'a>> },
     /// `typealias spec := name;`
-    TypeAlias { spec: Spec, name: String, at: usize },
+    TypeAlias { spec: Spec<'a>, name: Cow<'a, str>, at: usize },
     /// `struct x { … };` alone, or a field: `spec declarator, …;`
-    Declaration { spec: Spec, declarators: Vec<Declarator> },
+    Declaration { spec: Spec<'a>, declarators: Vec<Declarator<'a>> },
     /// `trace { … };` and its like.
-    Block { kind: BlockKind, items: Vec<Item>, at: usize },
+    Block { kind: BlockKind, items: Vec<Item<'a>>, at: usize },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,73 +31,73 @@ pub(super) enum BlockKind {
 
 /// The right side of `=`.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Expr {
+pub(super) enum Expr<'a> {
     /// An integer, with its sign.
     Int { value: u64, negative: bool },
     /// A string literal.
-    Str(String),
+    Str(Cow<'a, str>),
     /// Words joined by dots.
-    Path(String),
+    Path(Cow<'a, str>),
 }
 
 /// A type.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Spec {
+pub(super) struct Spec<'a> {
     pub at: usize,
-    pub kind: SpecKind,
+    pub kind: SpecKind<'a>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum SpecKind {
+pub(super) enum SpecKind<'a> {
     /// The name of an alias, words joined by a space.
-    Alias(String),
-    Integer(Vec<Attribute>),
-    Float(Vec<Attribute>),
-    Text(Vec<Attribute>),
+    Alias(Cow<'a, str>),
+    Integer(Vec<Attribute<'a>>),
+    Float(Vec<Attribute<'a>>),
+    Text(Vec<Attribute<'a>>),
     Struct {
-        name: Option<String>,
-        body: Option<Vec<Item>>,
+        name: Option<Cow<'a, str>>,
+        body: Option<Vec<Item<'a>>>,
         align: Option<u64>,
     },
     Variant {
-        name: Option<String>,
-        tag: Option<String>,
-        body: Option<Vec<Item>>,
+        name: Option<Cow<'a, str>>,
+        tag: Option<Cow<'a, str>>,
+        body: Option<Vec<Item<'a>>>,
     },
     Enum {
-        name: Option<String>,
-        container: Option<Box<Spec>>,
-        body: Option<Vec<Enumerator>>,
+        name: Option<Cow<'a, str>>,
+        container: Option<Box<Spec<'a>>>,
+        body: Option<Vec<Enumerator<'a>>>,
     },
 }
 
 /// `name = value;` in an `integer { … }` and its like.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Attribute {
+pub(super) struct Attribute<'a> {
     pub at: usize,
-    pub name: String,
-    pub value: Expr,
+    pub name: Cow<'a, str>,
+    pub value: Expr<'a>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Enumerator {
+pub(super) struct Enumerator<'a> {
     pub at: usize,
-    pub label: String,
+    pub label: Cow<'a, str>,
     /// First and last value.
     pub values: Option<(i128, i128)>,
 }
 
 /// `*name[length]`.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Declarator {
+pub(super) struct Declarator<'a> {
     pub at: usize,
     pub pointers: usize,
-    pub name: String,
-    pub arrays: Vec<ArrayLength>,
+    pub name: Cow<'a, str>,
+    pub arrays: Vec<ArrayLength<'a>>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum ArrayLength {
+pub(super) enum ArrayLength<'a> {
     Int(u64),
-    Path(String),
+    Path(Cow<'a, str>),
 }

@@ -10,7 +10,6 @@ mod lexer;
 mod parser;
 mod types;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use ast::{Attribute, BlockKind, Expr, Item, Spec};
@@ -77,10 +76,10 @@ impl Builder {
 
     fn blocks(
         &mut self,
-        items: &[Item],
+        items: &[Item<'_>],
         wanted: BlockKind,
         draft: &mut Draft,
-        take: fn(&mut Self, &[Item], usize, &mut Draft) -> Result<()>,
+        take: fn(&mut Self, &[Item<'_>], usize, &mut Draft) -> Result<()>,
     ) -> Result<()> {
         for item in items {
             if let Item::Block { kind, items, at } = item
@@ -93,7 +92,7 @@ impl Builder {
     }
 
     /// Looks for the byte order, which all types need.
-    fn byte_order(&mut self, items: &[Item], draft: &mut Draft) -> Result<()> {
+    fn byte_order(&mut self, items: &[Item<'_>], draft: &mut Draft) -> Result<()> {
         for item in items {
             let Item::Block { kind: BlockKind::Trace, items, .. } = item else {
                 continue;
@@ -115,13 +114,13 @@ impl Builder {
         Ok(())
     }
 
-    fn env(&mut self, items: &[Item], _: usize, draft: &mut Draft) -> Result<()> {
+    fn env(&mut self, items: &[Item<'_>], _: usize, draft: &mut Draft) -> Result<()> {
         for item in items {
             let Item::Assign { name, value, at } = item else {
                 return self.types.fail(0, "only `name = value;` is allowed in an env block");
             };
             let value = match value {
-                Expr::Str(text) => EnvValue::Text(text.clone()),
+                Expr::Str(text) => EnvValue::Text(text.to_string()),
                 Expr::Int { value, negative } => EnvValue::Integer(if *negative {
                     (*value).cast_signed().wrapping_neg()
                 } else {
@@ -135,14 +134,14 @@ impl Builder {
             };
             match draft.environment.iter_mut().find(|(key, _)| key == name) {
                 Some((_, old)) => *old = value,
-                None => draft.environment.push((name.clone(), value)),
+                None => draft.environment.push((name.to_string(), value)),
             }
         }
         self.types.environment.clone_from(&draft.environment);
         Ok(())
     }
 
-    fn clock(&mut self, items: &[Item], at: usize, draft: &mut Draft) -> Result<()> {
+    fn clock(&mut self, items: &[Item<'_>], at: usize, draft: &mut Draft) -> Result<()> {
         let mut clock = ClockClass {
             id: String::new(),
             namespace: None,
@@ -159,16 +158,14 @@ impl Builder {
             attributes: Attributes::new(),
         };
         let mut offset = 0i128;
-        let mut seen = HashSet::new();
+        let mut seen = Vec::new();
         for item in items {
             let Item::Assign { name, value, at } = item else {
                 return self.types.fail(at, "only `name = value;` is allowed in a clock block");
             };
             let at = *at;
-            if !seen.insert(name) {
-                return self.types.fail(at, format!("duplicate attribute `{name}`"));
-            }
-            match name.as_str() {
+            self.unique(item, &mut seen)?;
+            match &**name {
                 "name" => clock.id = self.words(at, name, value)?,
                 "uuid" => clock.uuid = Some(self.uuid(at, value)?),
                 "description" => clock.description = Some(self.words(at, name, value)?),
@@ -211,16 +208,16 @@ impl Builder {
         Ok(())
     }
 
-    fn trace(&mut self, items: &[Item], at: usize, draft: &mut Draft) -> Result<()> {
+    fn trace(&mut self, items: &[Item<'_>], at: usize, draft: &mut Draft) -> Result<()> {
         if std::mem::replace(&mut self.seen_trace, true) {
             return self.types.fail(at, "there is more than one trace block");
         }
         self.types.push_scope();
-        let mut seen = HashSet::new();
+        let mut seen = Vec::new();
         for item in items {
             self.unique(item, &mut seen)?;
             match item {
-                Item::Assign { name, value, at } => match name.as_str() {
+                Item::Assign { name, value, at } => match &**name {
                     "major" => self.version(*at, name, value, 1)?,
                     "minor" => self.version(*at, name, value, 8)?,
                     "uuid" => draft.uuid = Some(self.uuid(*at, value)?),
@@ -250,7 +247,7 @@ impl Builder {
         Ok(())
     }
 
-    fn version(&self, at: usize, name: &str, value: &Expr, wanted: u64) -> Result<()> {
+    fn version(&self, at: usize, name: &str, value: &Expr<'_>, wanted: u64) -> Result<()> {
         let found = self.unsigned(at, name, value)?;
         if found == wanted {
             return Ok(());
@@ -259,7 +256,7 @@ impl Builder {
     }
 
     /// The structure of a scope.
-    fn root(&mut self, spec: &Spec) -> Result<Arc<FieldClass>> {
+    fn root(&mut self, spec: &Spec<'_>) -> Result<Arc<FieldClass>> {
         let made = self.types.make(spec)?;
         if made.class.as_struct().is_none() {
             return self.types.fail(spec.at, "a scope must be a structure");
@@ -267,7 +264,7 @@ impl Builder {
         Ok(made.class)
     }
 
-    fn packet_header(&mut self, spec: &Spec) -> Result<Arc<FieldClass>> {
+    fn packet_header(&mut self, spec: &Spec<'_>) -> Result<Arc<FieldClass>> {
         let mut class = self.root(spec)?;
         let FieldKind::Struct(root) = &mut Arc::make_mut(&mut class).kind else {
             return Ok(class);
@@ -305,12 +302,12 @@ impl Builder {
         }
     }
 
-    fn stream(&mut self, items: &[Item], at: usize, draft: &mut Draft) -> Result<()> {
+    fn stream(&mut self, items: &[Item<'_>], at: usize, draft: &mut Draft) -> Result<()> {
         let mut stream = DraftStream::default();
         let mut id = None;
         let mut clock = None;
         self.types.push_scope();
-        let mut seen = HashSet::new();
+        let mut seen = Vec::new();
         for item in items {
             self.unique(item, &mut seen)?;
             match item {
@@ -324,7 +321,7 @@ impl Builder {
                 }
                 Item::TypeAssign { name, spec, at } => {
                     let mut class = self.root(spec)?;
-                    match name.as_str() {
+                    match &**name {
                         "packet.context" => {
                             self.context_roles(&mut class, spec.at, &mut clock, draft)?;
                             stream.packet_context = Some(class);
@@ -460,16 +457,16 @@ impl Builder {
         Ok(())
     }
 
-    fn event(&mut self, items: &[Item], at: usize, draft: &mut Draft) -> Result<()> {
+    fn event(&mut self, items: &[Item<'_>], at: usize, draft: &mut Draft) -> Result<()> {
         let mut event = DraftEvent { at, ..DraftEvent::default() };
         let mut id = None;
         let mut stream_id = None;
         self.types.push_scope();
-        let mut seen = HashSet::new();
+        let mut seen = Vec::new();
         for item in items {
             self.unique(item, &mut seen)?;
             match item {
-                Item::Assign { name, value, at } => match name.as_str() {
+                Item::Assign { name, value, at } => match &**name {
                     "name" => event.name = Some(self.words(*at, name, value)?),
                     "id" => id = Some(self.unsigned(*at, name, value)?),
                     "stream_id" => stream_id = Some(self.unsigned(*at, name, value)?),
@@ -483,7 +480,7 @@ impl Builder {
                         self.types.warn(*at, message);
                     }
                 },
-                Item::TypeAssign { name, spec, at } => match name.as_str() {
+                Item::TypeAssign { name, spec, at } => match &**name {
                     "context" => event.specific_context = Some(self.root(spec)?),
                     "fields" => event.payload = Some(self.root(spec)?),
                     _ => {
@@ -531,7 +528,7 @@ impl Builder {
         }
     }
 
-    fn log_level(&mut self, at: usize, value: &Expr) -> Option<LogLevel> {
+    fn log_level(&mut self, at: usize, value: &Expr<'_>) -> Option<LogLevel> {
         let level = match value {
             Expr::Int { value, negative: false } => {
                 i64::try_from(*value).ok().and_then(LogLevel::from_number)
@@ -544,33 +541,37 @@ impl Builder {
         level
     }
 
-    fn unique<'i>(&self, item: &'i Item, seen: &mut HashSet<&'i str>) -> Result<()> {
+    fn unique<'i>(&self, item: &'i Item, seen: &mut Vec<&'i str>) -> Result<()> {
         let (name, at) = match item {
             Item::Assign { name, at, .. } | Item::TypeAssign { name, at, .. } => (name, *at),
             _ => return Ok(()),
         };
-        if seen.insert(name) {
-            return Ok(());
+        if seen.contains(&&**name) {
+            return self.types.fail(at, format!("duplicate attribute `{name}`"));
         }
-        self.types.fail(at, format!("duplicate attribute `{name}`"))
+        // More than there are known attributes.
+        if seen.len() < 64 {
+            seen.push(name);
+        }
+        Ok(())
     }
 
     /// Text or an identifier.
-    fn words(&self, at: usize, name: &str, value: &Expr) -> Result<String> {
+    fn words(&self, at: usize, name: &str, value: &Expr<'_>) -> Result<String> {
         match value {
-            Expr::Str(text) | Expr::Path(text) => Ok(text.clone()),
+            Expr::Str(text) | Expr::Path(text) => Ok(text.to_string()),
             Expr::Int { .. } => self.types.fail(at, format!("`{name}` must be text")),
         }
     }
 
-    fn unsigned(&self, at: usize, name: &str, value: &Expr) -> Result<u64> {
+    fn unsigned(&self, at: usize, name: &str, value: &Expr<'_>) -> Result<u64> {
         match value {
             Expr::Int { value, negative: false } => Ok(*value),
             _ => self.types.fail(at, format!("`{name}` must be an unsigned integer")),
         }
     }
 
-    fn signed(&self, at: usize, name: &str, value: &Expr) -> Result<i128> {
+    fn signed(&self, at: usize, name: &str, value: &Expr<'_>) -> Result<i128> {
         match value {
             Expr::Int { value, negative } if *negative => Ok(-i128::from(*value)),
             Expr::Int { value, .. } => Ok(i128::from(*value)),
@@ -578,7 +579,7 @@ impl Builder {
         }
     }
 
-    fn uuid(&self, at: usize, value: &Expr) -> Result<Uuid> {
+    fn uuid(&self, at: usize, value: &Expr<'_>) -> Result<Uuid> {
         let found = match value {
             Expr::Str(text) => Uuid::parse(text),
             _ => None,

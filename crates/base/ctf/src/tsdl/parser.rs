@@ -5,13 +5,15 @@
 
 use super::ast::{ArrayLength, Attribute, BlockKind, Declarator, Enumerator, Expr, Item, Spec, SpecKind};
 use super::lexer::{Kind, Token, tokens};
+use std::borrow::Cow;
+
 use crate::error::MetadataError;
 use crate::limits::NESTING_MAX;
 
 type Result<T> = std::result::Result<T, Box<MetadataError>>;
 
 /// Parses a whole text.
-pub(super) fn parse(text: &str) -> Result<Vec<Item>> {
+pub(super) fn parse(text: &str) -> Result<Vec<Item<'_>>> {
     let mut parser = Parser { text, tokens: tokens(text)?, next: 0, depth: 0 };
     let mut items = Vec::new();
     loop {
@@ -109,7 +111,7 @@ impl<'a> Parser<'a> {
         result
     }
 
-    fn top_level(&mut self) -> Result<Item> {
+    fn top_level(&mut self) -> Result<Item<'a>> {
         let at = self.at();
         let block = match (self.peek(), self.peek_at(1)) {
             (Kind::Word(word), Kind::Punct("{")) => match *word {
@@ -133,7 +135,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `{ item … }`
-    fn body(&mut self, item: fn(&mut Self) -> Result<Item>) -> Result<Vec<Item>> {
+    fn body(&mut self, item: fn(&mut Self) -> Result<Item<'a>>) -> Result<Vec<Item<'a>>> {
         self.nested(|parser| {
             parser.expect("{")?;
             let mut items = Vec::new();
@@ -148,7 +150,7 @@ impl<'a> Parser<'a> {
     }
 
     /// An attribute, a type attribute, or a local declaration.
-    fn block_item(&mut self) -> Result<Item> {
+    fn block_item(&mut self) -> Result<Item<'a>> {
         let at = self.at();
         // A dotted name up to `=` or `:=` is an attribute; anything else declares a type.
         let mut ahead = 0;
@@ -175,7 +177,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `typedef`, `typealias`, a type alone, or fields.
-    fn declaration(&mut self) -> Result<Item> {
+    fn declaration(&mut self) -> Result<Item<'a>> {
         let at = self.at();
         match self.peek() {
             Kind::Word("typealias") => {
@@ -207,7 +209,7 @@ impl<'a> Parser<'a> {
                 if let SpecKind::Alias(name) = &spec.kind
                     && name.contains(" typedef ")
                 {
-                    spec.kind = SpecKind::Alias(name.replace(" typedef ", " "));
+                    spec.kind = SpecKind::Alias(Cow::Owned(name.replace(" typedef ", " ")));
                     let declarators = self.declarators()?;
                     return Ok(Item::Typedef { spec, declarators });
                 }
@@ -221,7 +223,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Words and stars, as the name of an alias.
-    fn alias_name(&mut self) -> Result<String> {
+    fn alias_name(&mut self) -> Result<Cow<'a, str>> {
         let mut name = String::new();
         loop {
             let part = if self.eat("*") {
@@ -231,7 +233,7 @@ impl<'a> Parser<'a> {
             } else if name.is_empty() {
                 return self.unexpected("a type name");
             } else {
-                return Ok(name);
+                return Ok(Cow::Owned(name));
             };
             if !name.is_empty() {
                 name.push(' ');
@@ -241,7 +243,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Declarators up to and with `;`.
-    fn declarators(&mut self) -> Result<Vec<Declarator>> {
+    fn declarators(&mut self) -> Result<Vec<Declarator<'a>>> {
         let mut out = Vec::new();
         if self.eat(";") {
             return Ok(out);
@@ -263,11 +265,11 @@ impl<'a> Parser<'a> {
                     return self.fail("GNU bit-fields and nested declarators are not supported");
                 }
                 Kind::Str(name) => {
-                    let name = name.clone();
+                    let name = Cow::Owned(name.clone());
                     self.bump();
                     name
                 }
-                _ => self.expect_word("a name")?.to_owned(),
+                _ => Cow::Borrowed(self.expect_word("a name")?),
             };
             if self.is(":") {
                 return self.fail("GNU bit-fields are not supported");
@@ -294,11 +296,11 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn spec(&mut self, words: Words) -> Result<Spec> {
+    fn spec(&mut self, words: Words) -> Result<Spec<'a>> {
         self.nested(|parser| parser.spec_inner(words))
     }
 
-    fn spec_inner(&mut self, words: Words) -> Result<Spec> {
+    fn spec_inner(&mut self, words: Words) -> Result<Spec<'a>> {
         while matches!(self.peek(), Kind::Word("const"))
             && matches!(self.peek_at(1), Kind::Word(_))
             && (words == Words::All || matches!(self.peek_at(2), Kind::Word(_) | Kind::Punct("{" | "*")))
@@ -339,14 +341,14 @@ impl<'a> Parser<'a> {
     }
 
     /// The words of a type name: all of them, or all but the declarator.
-    fn words(&mut self, words: Words) -> String {
-        let mut name = String::new();
+    fn words(&mut self, words: Words) -> Cow<'a, str> {
+        let mut name = Cow::Borrowed("");
         loop {
             let Kind::Word(word) = *self.peek() else {
                 // `void * := …` and `void *` before `;`
                 if words == Words::All && self.is("*") {
                     self.bump();
-                    name.push_str(" *");
+                    name.to_mut().push_str(" *");
                     continue;
                 }
                 return name;
@@ -357,15 +359,18 @@ impl<'a> Parser<'a> {
             if words == Words::ButLast && !name.is_empty() && !more && !pointer && !name_follows {
                 return name;
             }
-            if !name.is_empty() {
+            if name.is_empty() {
+                name = Cow::Borrowed(word);
+            } else {
+                let name = name.to_mut();
                 name.push(' ');
+                name.push_str(word);
             }
-            name.push_str(word);
             self.bump();
         }
     }
 
-    fn structure(&mut self) -> Result<SpecKind> {
+    fn structure(&mut self) -> Result<SpecKind<'a>> {
         let name = self.tag_name();
         let body = if self.is("{") { Some(self.body(Self::declaration)?) } else { None };
         let mut align = None;
@@ -386,11 +391,11 @@ impl<'a> Parser<'a> {
     }
 
     /// The optional name after `struct`, `variant` or `enum`.
-    fn tag_name(&mut self) -> Option<String> {
-        self.word().map(str::to_owned)
+    fn tag_name(&mut self) -> Option<Cow<'a, str>> {
+        self.word().map(Cow::Borrowed)
     }
 
-    fn variant(&mut self) -> Result<SpecKind> {
+    fn variant(&mut self) -> Result<SpecKind<'a>> {
         let name = self.tag_name();
         let mut tag = None;
         if self.eat("<") {
@@ -404,7 +409,7 @@ impl<'a> Parser<'a> {
         Ok(SpecKind::Variant { name, tag, body })
     }
 
-    fn enumeration(&mut self) -> Result<SpecKind> {
+    fn enumeration(&mut self) -> Result<SpecKind<'a>> {
         let name = self.tag_name();
         let mut container = None;
         if self.eat(":") {
@@ -427,15 +432,15 @@ impl<'a> Parser<'a> {
         Ok(SpecKind::Enum { name, container, body })
     }
 
-    fn enumerator(&mut self) -> Result<Enumerator> {
+    fn enumerator(&mut self) -> Result<Enumerator<'a>> {
         let at = self.at();
         let label = match self.peek() {
             Kind::Str(label) => {
-                let label = label.clone();
+                let label = Cow::Owned(label.clone());
                 self.bump();
                 label
             }
-            _ => self.expect_word("a label")?.to_owned(),
+            _ => Cow::Borrowed(self.expect_word("a label")?),
         };
         let mut values = None;
         if self.eat("=") {
@@ -454,7 +459,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn attributes(&mut self) -> Result<Vec<Attribute>> {
+    fn attributes(&mut self) -> Result<Vec<Attribute<'a>>> {
         let items = self.body(Self::block_item)?;
         items
             .into_iter()
@@ -466,7 +471,7 @@ impl<'a> Parser<'a> {
     }
 
     /// The right side of `=`.
-    fn value(&mut self) -> Result<Expr> {
+    fn value(&mut self) -> Result<Expr<'a>> {
         let mut negative = false;
         loop {
             if self.eat("-") {
@@ -478,7 +483,7 @@ impl<'a> Parser<'a> {
         let value = match self.peek() {
             Kind::Int(value) => Expr::Int { value: *value, negative },
             Kind::Char(value) => Expr::Int { value: u64::from(*value), negative },
-            Kind::Str(text) => Expr::Str(text.clone()),
+            Kind::Str(text) => Expr::Str(Cow::Owned(text.clone())),
             Kind::Word(_) => return Ok(Expr::Path(self.path("a value")?)),
             _ => return self.unexpected("a value"),
         };
@@ -487,18 +492,20 @@ impl<'a> Parser<'a> {
     }
 
     /// Words joined by `.` or `->`.
-    fn path(&mut self, what: &str) -> Result<String> {
+    fn path(&mut self, what: &str) -> Result<Cow<'a, str>> {
         let mut path = match self.peek() {
             Kind::Str(text) => {
-                let text = text.clone();
+                let text = Cow::Owned(text.clone());
                 self.bump();
                 text
             }
-            _ => self.expect_word(what)?.to_owned(),
+            _ => Cow::Borrowed(self.expect_word(what)?),
         };
         while self.eat(".") || self.eat("->") {
+            let word = self.expect_word(what)?;
+            let path = path.to_mut();
             path.push('.');
-            path.push_str(self.expect_word(what)?);
+            path.push_str(word);
         }
         Ok(path)
     }

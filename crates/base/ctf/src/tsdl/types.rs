@@ -48,6 +48,9 @@ pub(super) struct Types {
     pub text: String,
 }
 
+/// Attributes among which a duplicate is looked for: more than there are known ones.
+const ATTRIBUTES_CHECKED: usize = 64;
+
 /// Which of the tables of names.
 #[derive(Clone, Copy)]
 enum Table {
@@ -89,7 +92,7 @@ impl Types {
     }
 
     /// Enters a `typedef`, `typealias` or tagged type; false for items that declare no type.
-    pub(super) fn declare(&mut self, item: &Item) -> Result<bool> {
+    pub(super) fn declare(&mut self, item: &Item<'_>) -> Result<bool> {
         match item {
             Item::TypeAlias { spec, name, at } => {
                 let mut made = self.make(spec)?;
@@ -99,13 +102,13 @@ impl Types {
                 if name.ends_with('*') {
                     set_base_16(&mut made);
                 }
-                self.enter_alias(name.clone(), made, *at)?;
+                self.enter_alias(name.to_string(), made, *at)?;
                 Ok(true)
             }
             Item::Typedef { spec, declarators } => {
                 for declarator in declarators {
                     let made = self.declared(spec, declarator)?;
-                    self.enter_alias(declarator.name.clone(), made, declarator.at)?;
+                    self.enter_alias(declarator.name.to_string(), made, declarator.at)?;
                 }
                 Ok(true)
             }
@@ -120,7 +123,7 @@ impl Types {
     fn enter_alias(&mut self, name: String, made: Type, at: usize) -> Result<()> {
         let name = normal_name(&name);
         let duplicate = match self.scopes.last_mut() {
-            Some(scope) => scope.aliases.insert(name.clone(), made).is_some(),
+            Some(scope) => scope.aliases.insert(name.to_string(), made).is_some(),
             None => false,
         };
         if duplicate {
@@ -154,7 +157,7 @@ impl Types {
     }
 
     /// The type of a declarator: pointers and arrays around the specified type.
-    fn declared(&mut self, spec: &Spec, declarator: &Declarator) -> Result<Type> {
+    fn declared(&mut self, spec: &Spec<'_>, declarator: &Declarator<'_>) -> Result<Type> {
         let mut made = match (&spec.kind, declarator.pointers) {
             (SpecKind::Alias(name), pointers) if pointers > 0 => {
                 let full = normal_name(&format!("{name}{}", " *".repeat(pointers)));
@@ -178,12 +181,12 @@ impl Types {
         Ok(made)
     }
 
-    fn array(&self, element: Type, length: &ArrayLength, at: usize) -> Result<Type> {
+    fn array(&self, element: Type, length: &ArrayLength<'_>, at: usize) -> Result<Type> {
         let length = match length {
             ArrayLength::Int(length) => Length::Static(*length),
             ArrayLength::Path(path) => match path.strip_prefix("env.") {
                 Some(name) => Length::Static(self.env_length(name, at)?),
-                None => Length::Dynamic(FieldRef::unresolved(RawPath::Tsdl(path.clone()), at)),
+                None => Length::Dynamic(FieldRef::unresolved(RawPath::Tsdl(path.to_string()), at)),
             },
         };
         if element.text {
@@ -210,7 +213,7 @@ impl Types {
     }
 
     /// The type that a specification means; a tagged one is entered by its name.
-    pub(super) fn make(&mut self, spec: &Spec) -> Result<Type> {
+    pub(super) fn make(&mut self, spec: &Spec<'_>) -> Result<Type> {
         let at = spec.at;
         match &spec.kind {
             SpecKind::Alias(name) => {
@@ -239,7 +242,7 @@ impl Types {
         }
     }
 
-    fn integer(&mut self, at: usize, attributes: &[Attribute]) -> Result<Type> {
+    fn integer(&mut self, at: usize, attributes: &[Attribute<'_>]) -> Result<Type> {
         let mut size = None;
         let mut align = None;
         let mut signed = false;
@@ -250,7 +253,7 @@ impl Types {
         self.unique(attributes)?;
         for attribute in attributes {
             let value = &attribute.value;
-            match attribute.name.as_str() {
+            match &*attribute.name {
                 "size" => size = Some(self.unsigned(attribute)?),
                 "align" => align = Some(self.alignment(attribute)?),
                 "signed" => signed = self.boolean(attribute)?,
@@ -305,13 +308,13 @@ impl Types {
         Ok(Some((*name).to_owned()))
     }
 
-    fn float(&mut self, at: usize, attributes: &[Attribute]) -> Result<Type> {
+    fn float(&mut self, at: usize, attributes: &[Attribute<'_>]) -> Result<Type> {
         let (mut exponent, mut mantissa) = (None, None);
         let mut align = 8;
         let mut order = None;
         self.unique(attributes)?;
         for attribute in attributes {
-            match attribute.name.as_str() {
+            match &*attribute.name {
                 "exp_dig" => exponent = Some(self.unsigned(attribute)?),
                 "mant_dig" => mantissa = Some(self.unsigned(attribute)?),
                 "byte_order" => order = self.order(attribute, true)?,
@@ -338,7 +341,7 @@ impl Types {
         Ok(Type::plain(FieldClass::new(kind, align)))
     }
 
-    fn text(&mut self, attributes: &[Attribute]) -> Result<Type> {
+    fn text(&mut self, attributes: &[Attribute<'_>]) -> Result<Type> {
         self.unique(attributes)?;
         for attribute in attributes {
             if attribute.name == "encoding" {
@@ -359,7 +362,7 @@ impl Types {
         &mut self,
         at: usize,
         name: Option<&str>,
-        body: Option<&[Item]>,
+        body: Option<&[Item<'_>]>,
         align: Option<u64>,
     ) -> Result<Type> {
         let min_align = match align {
@@ -396,7 +399,7 @@ impl Types {
     }
 
     /// The fields of a structure or variant body, names unique.
-    fn fields(&mut self, body: &[Item], what: &str) -> Result<Vec<(String, usize, Type)>> {
+    fn fields(&mut self, body: &[Item<'_>], what: &str) -> Result<Vec<(String, usize, Type)>> {
         self.push_scope();
         let mut out = Vec::new();
         let mut seen = HashSet::new();
@@ -419,7 +422,7 @@ impl Types {
                         format!("Duplicate field `{name}` in {what} (a leading `_` does not count)"),
                     );
                 }
-                out.push((name.clone(), declarator.at, made));
+                out.push((name.to_string(), declarator.at, made));
             }
         }
         self.pop_scope();
@@ -431,7 +434,7 @@ impl Types {
         at: usize,
         name: Option<&str>,
         tag: Option<&str>,
-        body: Option<&[Item]>,
+        body: Option<&[Item<'_>]>,
     ) -> Result<Type> {
         let mut made = match body {
             None => self.find_tag(Table::Variants, name.unwrap_or_default(), at)?,
@@ -474,8 +477,8 @@ impl Types {
         &mut self,
         at: usize,
         name: Option<&str>,
-        container: Option<&Spec>,
-        body: Option<&[Enumerator]>,
+        container: Option<&Spec<'_>>,
+        body: Option<&[Enumerator<'_>]>,
     ) -> Result<Type> {
         let Some(body) = body else {
             return self.find_tag(Table::Enums, name.unwrap_or_default(), at);
@@ -516,7 +519,7 @@ impl Types {
             let range = IntRange { lower, upper };
             match mappings.iter_mut().find(|m| m.label == enumerator.label) {
                 Some(mapping) => mapping.ranges.push(range),
-                None => mappings.push(Mapping { label: enumerator.label.clone(), ranges: vec![range] }),
+                None => mappings.push(Mapping { label: enumerator.label.to_string(), ranges: vec![range] }),
             }
         }
         integer.mappings = mappings;
@@ -527,18 +530,18 @@ impl Types {
         Ok(made)
     }
 
-    fn unique(&self, attributes: &[Attribute]) -> Result<()> {
-        let mut seen = HashSet::new();
-        for attribute in attributes {
-            if !seen.insert(&attribute.name) {
-                let name = &attribute.name;
+    fn unique(&self, attributes: &[Attribute<'_>]) -> Result<()> {
+        for (index, attribute) in attributes.iter().enumerate() {
+            let name = &attribute.name;
+            // Types have few attributes, of which the known ones are all different.
+            if attributes[..index.min(ATTRIBUTES_CHECKED)].iter().any(|other| other.name == *name) {
                 return self.fail(attribute.at, format!("duplicate attribute `{name}`"));
             }
         }
         Ok(())
     }
 
-    fn unsigned(&self, attribute: &Attribute) -> Result<u64> {
+    fn unsigned(&self, attribute: &Attribute<'_>) -> Result<u64> {
         match &attribute.value {
             Expr::Int { value, negative: false } => Ok(*value),
             _ => {
@@ -548,7 +551,7 @@ impl Types {
         }
     }
 
-    fn alignment(&self, attribute: &Attribute) -> Result<u32> {
+    fn alignment(&self, attribute: &Attribute<'_>) -> Result<u32> {
         let value = self.unsigned(attribute)?;
         match u32::try_from(value) {
             Ok(align) if align.is_power_of_two() => Ok(align),
@@ -556,14 +559,14 @@ impl Types {
         }
     }
 
-    pub(super) fn boolean(&self, attribute: &Attribute) -> Result<bool> {
+    pub(super) fn boolean(&self, attribute: &Attribute<'_>) -> Result<bool> {
         let value = match &attribute.value {
             Expr::Int { value, negative: _ } => match value {
                 0 => Some(false),
                 1 => Some(true),
                 _ => None,
             },
-            Expr::Path(word) | Expr::Str(word) => match word.as_str() {
+            Expr::Path(word) | Expr::Str(word) => match &**word {
                 "true" | "TRUE" => Some(true),
                 "false" | "FALSE" => Some(false),
                 _ => None,
@@ -579,9 +582,9 @@ impl Types {
     }
 
     /// A byte order; `None` is the native one.
-    pub(super) fn order(&self, attribute: &Attribute, native_allowed: bool) -> Result<Option<ByteOrder>> {
+    pub(super) fn order(&self, attribute: &Attribute<'_>, native_allowed: bool) -> Result<Option<ByteOrder>> {
         let word = match &attribute.value {
-            Expr::Path(word) | Expr::Str(word) => word.as_str(),
+            Expr::Path(word) | Expr::Str(word) => &**word,
             Expr::Int { .. } => "",
         };
         match word {
@@ -600,7 +603,7 @@ impl Types {
         }
     }
 
-    fn base(&self, attribute: &Attribute) -> Result<DisplayBase> {
+    fn base(&self, attribute: &Attribute<'_>) -> Result<DisplayBase> {
         let base = match &attribute.value {
             Expr::Int { value, .. } => match value {
                 2 => Some(DisplayBase::Binary),
@@ -609,7 +612,7 @@ impl Types {
                 16 => Some(DisplayBase::Hexadecimal),
                 _ => None,
             },
-            Expr::Path(word) | Expr::Str(word) => match word.as_str() {
+            Expr::Path(word) | Expr::Str(word) => match &**word {
                 "decimal" | "dec" | "d" | "i" | "u" => Some(DisplayBase::Decimal),
                 "hexadecimal" | "hex" | "x" | "X" | "p" => Some(DisplayBase::Hexadecimal),
                 "octal" | "oct" | "o" => Some(DisplayBase::Octal),
@@ -624,9 +627,9 @@ impl Types {
     }
 
     /// Whether the encoding makes text of an array.
-    fn encoding(&self, attribute: &Attribute) -> Result<bool> {
+    fn encoding(&self, attribute: &Attribute<'_>) -> Result<bool> {
         let word = match &attribute.value {
-            Expr::Path(word) | Expr::Str(word) => word.as_str(),
+            Expr::Path(word) | Expr::Str(word) => &**word,
             Expr::Int { .. } => "",
         };
         match word {
