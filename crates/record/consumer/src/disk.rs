@@ -86,7 +86,7 @@ pub trait Disk {
     /// # Safety
     /// As `write_at`.
     unsafe fn write_all_at(&self, file: &Self::File, pieces: &[Piece], offset: u64) -> io::Result<()> {
-        let mut left = pieces.to_vec();
+        let mut left: Vec<Piece> = pieces.iter().filter(|piece| piece.bytes > 0).copied().collect();
         let mut at = offset;
         while !left.is_empty() {
             // SAFETY: passed on from the caller; `left` are parts of its pieces.

@@ -193,15 +193,19 @@ impl Daemon {
         ready.map(|(index, event_id)| EnabledEvent { index, event_id }).collect()
     }
 
+    /// Writes all metadata that waits.
+    pub(crate) fn flush_traces(&mut self) {
+        let traces = self.sessions.values_mut().flat_map(|session| session.traces.values_mut());
+        if traces.filter_map(|trace| trace.flush().err()).count() > 0 {
+            self.retry_soon();
+        }
+    }
+
     /// Takes up what an earlier worker left.
     pub(crate) fn resume(&mut self) {
+        self.flush_traces();
         let mut sessions = std::mem::take(&mut self.sessions);
         for session in sessions.values_mut() {
-            for trace in session.traces.values_mut() {
-                if trace.flush().is_err() {
-                    self.retry_soon();
-                }
-            }
             for index in 0..session.channels.len() {
                 let sets = std::mem::take(&mut session.channels[index].sets);
                 for set in &sets {

@@ -551,6 +551,7 @@ impl Daemon {
         if self.retry_at.is_some_and(|at| at <= now) {
             self.retry_at = None;
             self.changed = true;
+            self.flush_traces();
             for token in self.programs.keys().copied().collect::<Vec<_>>() {
                 self.declare(token);
             }

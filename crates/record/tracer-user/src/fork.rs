@@ -83,8 +83,18 @@ unsafe extern "C" fn after_in_parent() {
 }
 
 unsafe extern "C" fn after_in_child() {
+    // SAFETY: `before` ran in the parent, and this thread is the only one.
+    unsafe { settle_in_child() };
+    if start::is_done() && !registry::is_empty() {
+        listener::start_in_child();
+    }
+}
+
+/// # Safety
+/// `before` ran, in the parent or just now, and this thread is the only one.
+unsafe fn settle_in_child() {
     call(&RELEASE_ALLOCATOR);
-    // SAFETY: `before` took it in the parent, and this thread is the only one.
+    // SAFETY: the caller's promise.
     unsafe {
         registry::release();
         rcu::reset_in_child();
@@ -93,13 +103,11 @@ unsafe extern "C" fn after_in_child() {
     listener::forget_in_child();
     registry::without_locked_channels();
     arrive();
-    if start::is_done() && !registry::is_empty() {
-        listener::start_in_child();
-    }
 }
 
-/// In a child that libc's handlers were not told of (made by a raw `clone`): sets it up, unless the
-/// parent was inside the registry at that moment.
+/// In a child that libc's handlers were not told of (made by `clone`): sets it up, unless the parent
+/// was inside the registry at that moment. It gets no listener, because a clone may end without
+/// ending its process's other threads.
 ///
 /// # Safety
 /// This thread is the only one of the process.
@@ -110,5 +118,5 @@ pub unsafe fn adopt_child() {
     registry::hold();
     call(&HOLD_ALLOCATOR);
     // SAFETY: the locks were taken just above, by this only thread.
-    unsafe { after_in_child() };
+    unsafe { settle_in_child() };
 }

@@ -276,3 +276,10 @@ fn a_ring_that_lies_is_retired_and_says_why() {
     assert_eq!(emit(&producer, 10), Emit::Closed);
     assert_eq!(feed.drain(Cut::Open), Progress::default());
 }
+
+#[test]
+fn writing_nothing_is_no_error() {
+    let disk = Fake::default();
+    let file = disk.create("/t/x".as_ref()).unwrap();
+    assert!(crate::disk::write_own(&disk, &file, &[], 0).is_ok());
+}

@@ -440,6 +440,9 @@ fn declare(keeper: &Keeper, state: &mut State, n: usize) -> std::io::Result<()> 
     }
     let active = state.active;
     let program = &mut state.programs[n];
+    if !program.declared && events.is_empty() {
+        return Ok(());
+    }
     for channel in 0..keeper.options.channels {
         let channel_id = channel as u64 + 1;
         if !program.declared {
