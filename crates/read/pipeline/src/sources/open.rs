@@ -170,6 +170,16 @@ fn trace_name(root: &Path, path: &Path, class: &TraceClass) -> String {
 }
 
 impl Logical {
+    /// The name of its directory; of several, which differ in their paths, what they have in common:
+    /// the host.
+    fn name(&self) -> Option<String> {
+        let (first, others) = self.directories.split_first()?;
+        if others.iter().all(|other| other.name == first.name) {
+            return Some(first.name.clone());
+        }
+        Some(trace_name(&first.path, &first.path, &first.class))
+    }
+
     /// Sorts the files into streams and adds all to the source.
     fn into_source(self, source: &mut Source) -> Result<(), Error> {
         // The metadata that knows most is that of all: chunks share their classes.
@@ -179,11 +189,8 @@ impl Logical {
         }) else {
             return Ok(());
         };
-        let trace = Arc::new(Trace {
-            index: source.traces.len(),
-            class: Arc::clone(&best.class),
-            name: self.directories.first().map(|directory| directory.name.clone()),
-        });
+        let trace =
+            Arc::new(Trace { index: source.traces.len(), class: Arc::clone(&best.class), name: self.name() });
         let mut groups: Vec<Group> = Vec::new();
         for (number, directory) in self.directories.iter().enumerate() {
             for file in stream_files(&directory.path)? {
@@ -310,8 +317,7 @@ impl Source {
                 // In CTF 2 the UUID is that of the metadata, not of the trace.
                 let uuid = class.uuid.filter(|_| class.version == CtfVersion::V1_8);
                 (
-                    (uuid, class.namespace.clone(), class.name.clone(), class.uid.clone()),
-                    stream.trace.name.clone(),
+                    (uuid, class.namespace.clone(), stream.trace.name.clone(), class.uid.clone()),
                     stream.class.id,
                     stream.id,
                     stream.name.clone(),

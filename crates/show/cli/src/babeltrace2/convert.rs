@@ -249,8 +249,12 @@ impl Parts {
             }
             "clock-force-correlate" => self.ctf.push((0, "force-clock-class-origin-unix-epoch=yes".into())),
             "clock-offset" => self.ctf.push((1, format!("clock-class-offset-s={}", integer(name, &value)?))),
-            "clock-offset-ns" => self.ctf.push((2, format!("clock-class-offset-ns={}", integer(name, &value)?))),
-            "clock-cycles" | "clock-date" | "clock-seconds" | "no-delta" => self.pretty.word(format!("{name}=yes")),
+            "clock-offset-ns" => {
+                self.ctf.push((2, format!("clock-class-offset-ns={}", integer(name, &value)?)))
+            }
+            "clock-cycles" | "clock-date" | "clock-seconds" | "no-delta" => {
+                self.pretty.word(format!("{name}=yes"))
+            }
             "clock-gmt" => {
                 self.pretty.word("clock-gmt=yes");
                 self.trimmer_gmt = true;
@@ -280,7 +284,8 @@ impl Parts {
             "timerange" => {
                 let inner = value.strip_prefix('[').map_or(Some(&*value), |rest| rest.strip_suffix(']'));
                 let ends = inner.and_then(|inner| inner.split_once(','));
-                let Some((begin, end)) = ends.filter(|(begin, end)| !begin.is_empty() && !end.is_empty()) else {
+                let Some((begin, end)) = ends.filter(|(begin, end)| !begin.is_empty() && !end.is_empty())
+                else {
                     bail!("--timerange must be BEGIN,END or [BEGIN,END]");
                 };
                 self.set_bound("begin", begin)?;
@@ -417,7 +422,10 @@ impl Parts {
     }
 
     fn of_kind(&self, kind: Kind) -> impl Iterator<Item = String> {
-        self.explicit.iter().filter(move |component| component.kind == kind).map(|component| component.name.clone())
+        self.explicit
+            .iter()
+            .filter(move |component| component.kind == kind)
+            .map(|component| component.name.clone())
     }
 
     /// The implicit sources.
@@ -428,7 +436,9 @@ impl Parts {
         let words: Vec<String> = ctf.into_iter().map(|(_, word)| word).collect();
         if self.live {
             let [input] = self.inputs.as_slice() else {
-                bail!("--input-format=lttng-live needs exactly one URL: net://HOST[:PORT]/host/TARGET/SESSION");
+                bail!(
+                    "--input-format=lttng-live needs exactly one URL: net://HOST[:PORT]/host/TARGET/SESSION"
+                );
             };
             let mut part = Part { wanted: true, ..Part::new("lttng-live", "source.ctf.lttng-live") };
             part.params.push(format!("inputs=[{}]", quoted(&input.text)));
@@ -438,8 +448,10 @@ impl Parts {
         let mut groups: Vec<(Input, Vec<String>, Option<String>)> = Vec::new();
         for input in &self.inputs {
             if is_url(&input.text) {
-                let mut part =
-                    Part { wanted: true, ..Part::new("auto-disc-source-ctf-lttng-live", "source.ctf.lttng-live") };
+                let mut part = Part {
+                    wanted: true,
+                    ..Part::new("auto-disc-source-ctf-lttng-live", "source.ctf.lttng-live")
+                };
                 part.name = numbered(&part.name, &parts);
                 part.params.extend(input.params.clone());
                 part.params.push(format!("inputs=[{}]", quoted(&input.text)));
@@ -455,7 +467,10 @@ impl Parts {
             }
             for (identity, path, trace_name) in found {
                 let same = groups.iter_mut().find(|(known, _, key)| {
-                    key.is_some() && *key == identity && known.params == input.params && known.log_level == input.log_level
+                    key.is_some()
+                        && *key == identity
+                        && known.params == input.params
+                        && known.log_level == input.log_level
                 });
                 match same {
                     Some((known, paths, _)) => {
@@ -514,7 +529,8 @@ fn part_params(part: &Part) -> Vec<Vec<String>> {
 }
 
 fn numbered(base: &str, parts: &[Part]) -> String {
-    let same = parts.iter().filter(|part| part.name == base || part.name.starts_with(&format!("{base}-"))).count();
+    let same =
+        parts.iter().filter(|part| part.name == base || part.name.starts_with(&format!("{base}-"))).count();
     if same == 0 { base.to_owned() } else { format!("{base}-{}", same - 1) }
 }
 
@@ -536,7 +552,9 @@ fn discovered_traces(input: &Input) -> Result<Vec<Found>> {
     let root = Path::new(&input.text);
     let source = match sillage_pipeline::open(root) {
         Ok(source) => source,
-        Err(sillage_pipeline::Error::NoTrace(_) | sillage_pipeline::Error::Io { .. }) => return Ok(Vec::new()),
+        Err(sillage_pipeline::Error::NoTrace(_) | sillage_pipeline::Error::Io { .. }) => {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(error.into()),
     };
     let mut found = Vec::new();

@@ -260,7 +260,8 @@ impl Connection {
 /// Any other text.
 pub fn check_log_level(text: &str) -> Result<()> {
     let known = [
-        "N", "NONE", "T", "TRACE", "D", "DEBUG", "I", "INFO", "W", "WARN", "WARNING", "E", "ERROR", "F", "FATAL",
+        "N", "NONE", "T", "TRACE", "D", "DEBUG", "I", "INFO", "W", "WARN", "WARNING", "E", "ERROR", "F",
+        "FATAL",
     ];
     if known.contains(&text) {
         return Ok(());

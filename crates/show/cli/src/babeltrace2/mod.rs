@@ -54,7 +54,9 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
 /// Whether whoever reads the output has gone: then there is nobody to complain to.
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+        cause
+            .downcast_ref::<std::io::Error>()
+            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
     })
 }
 
@@ -164,7 +166,8 @@ fn run_command(arguments: &[String]) -> Result<()> {
 }
 
 fn query_command(arguments: &[String]) -> Result<()> {
-    const SPECS: &[Spec] = &[flag("help", Some('h')), value("params", Some('p')), value("log-level", Some('l'))];
+    const SPECS: &[Spec] =
+        &[flag("help", Some('h')), value("params", Some('p')), value("log-level", Some('l'))];
     let mut reader = Reader::new(SPECS, arguments);
     let mut found = Vec::new();
     let mut given = params::Params::new();

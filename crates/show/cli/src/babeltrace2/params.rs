@@ -196,7 +196,9 @@ impl Parser<'_> {
         let from = self.at;
         let mut word = self.word().to_owned();
         // The sign of an exponent belongs to the number.
-        if word.ends_with(['e', 'E']) && word.starts_with(|c: char| c.is_ascii_digit() || c == '-') && self.eat('+')
+        if word.ends_with(['e', 'E'])
+            && word.starts_with(|c: char| c.is_ascii_digit() || c == '-')
+            && self.eat('+')
         {
             word = format!("{word}{}", self.word());
         }
@@ -214,7 +216,11 @@ impl Parser<'_> {
                     Err(_) => return self.fail("number out of range"),
                 },
                 None if word.contains('.') || word.contains(['e', 'E']) => {
-                    match word.parse().ok().filter(|_| word.starts_with(|c: char| c.is_ascii_digit() || c == '-')) {
+                    match word
+                        .parse()
+                        .ok()
+                        .filter(|_| word.starts_with(|c: char| c.is_ascii_digit() || c == '-'))
+                    {
                         Some(real) => Datum::Real(real),
                         None => Datum::Text(word.to_owned()),
                     }

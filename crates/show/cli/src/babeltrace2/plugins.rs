@@ -80,11 +80,7 @@ const PLUGINS: &[Plugin] = &[
                 name: "counter",
                 description: "Count messages and print the statistics.",
             },
-            Class {
-                kind: Kind::Sink,
-                name: "dummy",
-                description: "Consume messages and discard them.",
-            },
+            Class { kind: Kind::Sink, name: "dummy", description: "Consume messages and discard them." },
         ],
     },
 ];

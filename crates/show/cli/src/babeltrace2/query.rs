@@ -20,10 +20,12 @@ const WEIGHT: f64 = 0.75;
 /// An object that the class does not have, or that can not be made.
 pub fn query(class: &ClassName, object: &str, params: Params) -> Result<Datum> {
     match (class.kind, class.plugin.as_str(), class.class.as_str(), object) {
-        (Kind::Source, "ctf", "fs", "babeltrace.support-info") => support_info(params, "directory", |input| {
-            let path = Path::new(input);
-            path.join("metadata").is_file() && has_trace(path)
-        }),
+        (Kind::Source, "ctf", "fs", "babeltrace.support-info") => {
+            support_info(params, "directory", |input| {
+                let path = Path::new(input);
+                path.join("metadata").is_file() && has_trace(path)
+            })
+        }
         (Kind::Source, "ctf", "lttng-live", "babeltrace.support-info") => {
             support_info(params, "string", convert::is_url)
         }
@@ -100,7 +102,10 @@ fn trace_infos(source: &Source) -> Result<Datum> {
 
 fn metadata_info(path: &Path) -> Result<Datum> {
     let (text, packetized) = metadata_text(path)?;
-    Ok(Datum::Map(vec![("is-packetized".into(), Datum::Bool(packetized)), ("text".into(), Datum::Text(text))]))
+    Ok(Datum::Map(vec![
+        ("is-packetized".into(), Datum::Bool(packetized)),
+        ("text".into(), Datum::Text(text)),
+    ]))
 }
 
 /// Text of the metadata of a trace directory, and whether it lies in packets.

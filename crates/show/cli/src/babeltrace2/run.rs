@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use sillage_pipeline::Messages;
 use sillage_pipeline::ctf::{MetadataOptions, Warning};
 use sillage_pipeline::filters::{Bound, Merge, Trimmer, intersect};
 use sillage_pipeline::sinks::{Drained, Zone, drain};
 use sillage_pipeline::sources::{FilePackets, Muxer, Options, Source, open_all};
-use sillage_pipeline::Messages;
 
 use super::graph::{ClassName, Component, Connection, Graph, Kind, glob};
 use super::params::Taken;
@@ -46,8 +46,12 @@ pub fn run(graph: &Graph) -> Result<()> {
     for (component, sink) in chains {
         let upstream = upstream_of(graph, component)?;
         match (upstream, sink) {
-            (Upstream::Files(mut source), AnySink::Pretty(mut sink)) => pump(&mut *source, &mut *sink, retry)?,
-            (Upstream::Files(mut source), AnySink::Counter(mut sink)) => pump(&mut *source, &mut sink, retry)?,
+            (Upstream::Files(mut source), AnySink::Pretty(mut sink)) => {
+                pump(&mut *source, &mut *sink, retry)?
+            }
+            (Upstream::Files(mut source), AnySink::Counter(mut sink)) => {
+                pump(&mut *source, &mut sink, retry)?
+            }
             (Upstream::Files(mut source), AnySink::Dummy(mut sink)) => pump(&mut *source, &mut sink, retry)?,
             (Upstream::Files(mut source), AnySink::Other(mut sink)) => pump(&mut *source, &mut *sink, retry)?,
             (Upstream::Any(mut source), AnySink::Pretty(mut sink)) => pump(&mut *source, &mut *sink, retry)?,

@@ -57,15 +57,29 @@ fn color(taken: &mut Taken, to_file: bool) -> Result<bool> {
     {
         bail!("parameter `color` must be `never`, `auto` or `always`, not `{text}`");
     }
-    let supported = match std::env::var("BABELTRACE_TERM_COLOR").as_deref().map(str::to_ascii_lowercase).as_deref() {
-        Ok("never") => false,
-        Ok("always") => true,
-        _ => {
-            let term = std::env::var("TERM").unwrap_or_default();
-            let known = ["xterm", "linux", "screen", "tmux", "rxvt", "konsole", "vt100", "vt220", "cygwin", "kitty", "alacritty", "foot"];
-            known.iter().any(|name| term.starts_with(name)) && std::io::stdout().is_terminal()
-        }
-    };
+    let supported =
+        match std::env::var("BABELTRACE_TERM_COLOR").as_deref().map(str::to_ascii_lowercase).as_deref() {
+            Ok("never") => false,
+            Ok("always") => true,
+            _ => {
+                let term = std::env::var("TERM").unwrap_or_default();
+                let known = [
+                    "xterm",
+                    "linux",
+                    "screen",
+                    "tmux",
+                    "rxvt",
+                    "konsole",
+                    "vt100",
+                    "vt220",
+                    "cygwin",
+                    "kitty",
+                    "alacritty",
+                    "foot",
+                ];
+                known.iter().any(|name| term.starts_with(name)) && std::io::stdout().is_terminal()
+            }
+        };
     Ok(match wanted.as_deref() {
         Some("never") => false,
         Some("always") => supported,
@@ -148,7 +162,8 @@ fn shown_by_default(taken: &mut Taken, name: &str) -> Result<Option<bool>> {
 
 fn build_details(taken: &mut Taken) -> Result<details::Details> {
     let path = taken.text("path")?;
-    let mut options = details::Options { color: color(taken, path.is_some())?, ..details::Options::default() };
+    let mut options =
+        details::Options { color: color(taken, path.is_some())?, ..details::Options::default() };
     for (name, on) in [
         ("compact", &mut options.compact),
         ("with-data", &mut options.with_data),
@@ -205,7 +220,9 @@ fn build_ctf(taken: &mut Taken) -> Result<TellingCtf> {
         None | Some("auto") => Index::Auto,
         Some("always") => Index::Always,
         Some("never") => Index::Never,
-        Some(other) => bail!("parameter `create-lttng-index` must be `auto`, `always` or `never`, not `{other}`"),
+        Some(other) => {
+            bail!("parameter `create-lttng-index` must be `auto`, `always` or `never`, not `{other}`")
+        }
     };
     Ok(TellingCtf { sink: CtfSink::new(options), quiet })
 }

@@ -1,7 +1,7 @@
 //! Trace, stream, event and clock classes: the blocks before the messages that first need them.
 
 use sillage_ctf::model::{
-    Attributes, ClockClass, ClockOrigin, Datum, EventClass, LogLevel, StreamClass, TraceClass,
+    Attributes, ClockClass, ClockOrigin, CtfVersion, Datum, EventClass, LogLevel, StreamClass, TraceClass,
 };
 
 use super::classes::{Place, write_scope_class};
@@ -16,10 +16,11 @@ pub(super) fn write_trace_class(pen: &mut Pen<'_>, class: &TraceClass, dialect: 
     pen.plain(":\n");
     pen.inside(|pen| {
         write_attributes(pen, &class.attributes);
+        let version = class.version;
         let mut sorted: Vec<_> = class.stream_classes.iter().collect();
         sorted.sort_by_key(|class| class.id);
         for class in sorted {
-            write_stream_class(pen, class, dialect, options);
+            write_stream_class(pen, class, version, dialect, options);
         }
     });
 }
@@ -28,6 +29,7 @@ pub(super) fn write_trace_class(pen: &mut Pen<'_>, class: &TraceClass, dialect: 
 pub(super) fn write_stream_class(
     pen: &mut Pen<'_>,
     class: &StreamClass,
+    version: CtfVersion,
     dialect: Dialect,
     options: &Options,
 ) {
@@ -58,7 +60,7 @@ pub(super) fn write_stream_class(
             pen.line();
             pen.ink(Ink::Property, "Default clock class");
             pen.plain(":\n");
-            pen.inside(|pen| write_clock_class(pen, clock, dialect, options));
+            pen.inside(|pen| write_clock_class(pen, clock, version, dialect, options));
         }
         let place = Place { dialect, stream: class, event: None };
         let context = class.packet_context.as_deref().filter(|class| super::has_shown_members(class));
@@ -133,7 +135,15 @@ fn write_class_title(
 }
 
 /// Writes the properties of a clock class.
-pub(super) fn write_clock_class(pen: &mut Pen<'_>, clock: &ClockClass, dialect: Dialect, options: &Options) {
+///
+/// In CTF 1.8 a precision that is not given is 0.
+pub(super) fn write_clock_class(
+    pen: &mut Pen<'_>,
+    clock: &ClockClass,
+    version: CtfVersion,
+    dialect: Dialect,
+    options: &Options,
+) {
     write_attributes(pen, &clock.attributes);
     if let Some(name) = &clock.name {
         pen.text_property("Name", name);
@@ -160,7 +170,7 @@ pub(super) fn write_clock_class(pen: &mut Pen<'_>, clock: &ClockClass, dialect: 
     }
     pen.unsigned_property("Frequency (Hz)", clock.frequency_hz);
     let old = matches!(dialect, Dialect::V2_0 | Dialect::ByTrace);
-    if let Some(precision) = clock.precision_cycles.or(old.then_some(0)) {
+    if let Some(precision) = clock.precision_cycles.or((version == CtfVersion::V1_8).then_some(0)) {
         pen.unsigned_property("Precision (cycles)", precision);
     }
     if let Some(accuracy) = clock.accuracy_cycles.filter(|_| dialect == Dialect::V2_1Mip1) {

@@ -168,7 +168,7 @@ impl Details {
         if new_trace {
             write_trace_class(&mut pen, &class, dialect, &options);
         } else if new_stream {
-            write_stream_class(&mut pen, &stream.class, dialect, &options);
+            write_stream_class(&mut pen, &stream.class, class.version, dialect, &options);
         } else if let Some(event) = event {
             write_event_class(&mut pen, &stream.class, event.class, dialect);
         }
@@ -347,7 +347,9 @@ impl Details {
                 pen.line();
                 pen.ink(Ink::Property, "Clock class");
                 pen.plain(":\n");
-                pen.inside(|pen| write_clock_class(pen, clock, dialect, &options));
+                pen.inside(|pen| {
+                    write_clock_class(pen, clock, stream.trace.class.version, dialect, &options)
+                });
             });
         }
     }
