@@ -2,10 +2,14 @@
 //! then the peer and us in turn in the same run, medians and ratio, and writes its section of
 //! `benches/RESULTS.md`.
 
+mod daemon;
+mod flow;
+mod peers;
 mod report;
 mod ring;
+mod user;
 
-use crate::build;
+use crate::{build, setup};
 use clap::ValueEnum;
 
 /// The benchmarks.
@@ -13,14 +17,24 @@ use clap::ValueEnum;
 pub enum Name {
     /// What one record costs in the ring, beside the clock's floor; the clock page's error
     Ring,
+    /// What an event costs an unmodified program, against LTTng-UST; `tracepoint!`
+    User,
+    /// From two threads to files: events a second, the consumer's bytes a second
+    Flow,
+    /// Memory, idle CPU, control commands, program starts, against LTTng
+    Daemon,
 }
 
 /// Runs one benchmark, or all.
 pub fn run(name: Option<Name>) -> anyhow::Result<()> {
-    build::release()?;
+    setup::need(setup::TEST)?;
+    let built = build::release()?;
     for name in name.map_or_else(|| Name::value_variants().to_vec(), |n| vec![n]) {
         match name {
             Name::Ring => ring::run_benchmark()?,
+            Name::User => user::run_benchmark(&built)?,
+            Name::Flow => flow::run_benchmark(&built)?,
+            Name::Daemon => daemon::run_benchmark(&built)?,
         }
     }
     Ok(())
