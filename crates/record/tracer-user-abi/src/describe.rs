@@ -5,7 +5,8 @@
 
 use crate::layout::{
     EnumDesc, EventDesc, EventField, NOT_WRITTEN, ProbeDesc, TYPE_ARRAY, TYPE_ENUM, TYPE_FLOAT, TYPE_INTEGER,
-    TYPE_SEQUENCE, TYPE_STRING, TypeArray, TypeCommon, TypeEnum, TypeFloat, TypeInteger, TypeSequence, TypeString,
+    TYPE_SEQUENCE, TYPE_STRING, TypeArray, TypeCommon, TypeEnum, TypeFloat, TypeInteger, TypeSequence,
+    TypeString,
 };
 use alloc::boxed::Box;
 use alloc::format;

@@ -74,8 +74,10 @@ unsafe fn log(site: &Site, place: Option<Place>, format: *const c_char, ap: *mut
     match thread.take(frame) {
         Ok(level) => {
             // SAFETY: the level is ours; the caller's promise.
-            unsafe { stage(site, place, thread, level, format, ap) };
-            thread.release(level);
+            unsafe {
+                stage(site, place, thread, level, format, ap);
+                thread.release(level);
+            }
         }
         // SAFETY: inside the read section.
         Err(NoLevel::Lost(reason)) => unsafe { lose(site, reason) },

@@ -28,11 +28,8 @@ struct Heap {
 // SAFETY: the memory that the addresses lead to is the heap's own.
 unsafe impl Send for Heap {}
 
-static HEAP: Lock<Heap> = Lock::new(Heap {
-    free: [core::ptr::null_mut(); (SHIFT_MAX - SHIFT_MIN + 1) as usize],
-    at: 0,
-    end: 0,
-});
+static HEAP: Lock<Heap> =
+    Lock::new(Heap { free: [core::ptr::null_mut(); (SHIFT_MAX - SHIFT_MIN + 1) as usize], at: 0, end: 0 });
 
 /// Before a fork.
 pub(crate) fn hold() {

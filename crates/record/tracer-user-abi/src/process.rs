@@ -164,7 +164,10 @@ pub extern "C" fn lttng_ust_delete_fd_from_tracker(_: c_int) {}
 /// # Safety
 /// `close` closes a descriptor.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn lttng_ust_safe_close_fd(fd: c_int, close: unsafe extern "C" fn(c_int) -> c_int) -> c_int {
+pub unsafe extern "C" fn lttng_ust_safe_close_fd(
+    fd: c_int,
+    close: unsafe extern "C" fn(c_int) -> c_int,
+) -> c_int {
     if listener::is_own_fd(fd) {
         set_errno(libc::EBADF);
         return -1;

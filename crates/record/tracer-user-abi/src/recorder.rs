@@ -5,8 +5,8 @@
 //! the ring see anything.
 
 use crate::layout::{
-    ChannelBuffer, ChannelCommon, ChannelOps, Class, Context, EventCommon, EventDesc, EventRecorder, ProbeContext,
-    Session,
+    ChannelBuffer, ChannelCommon, ChannelOps, Class, Context, EventCommon, EventDesc, EventRecorder,
+    ProbeContext, Session,
 };
 use alloc::alloc::{Layout, alloc, dealloc};
 use core::ffi::{c_char, c_int, c_void};

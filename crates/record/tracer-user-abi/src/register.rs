@@ -38,10 +38,7 @@ extern "C" fn construct() {
     // SAFETY: a function without arguments; ours, or the malloc wrapper's under the same name, which
     // the dynamic linker put into our table.
     unsafe {
-        asm!(
-            "call qword ptr [rip + lttng_ust_libc_wrapper_malloc_ctor@GOTPCREL]",
-            clobber_abi("C"),
-        );
+        asm!("call qword ptr [rip + lttng_ust_libc_wrapper_malloc_ctor@GOTPCREL]", clobber_abi("C"),);
     }
     log::register();
     if !is_for_call_sites() {
@@ -94,11 +91,7 @@ unsafe fn free_node<T>(at: NonNull<T>) {
 /// The handle of providers that cannot be recorded. (Null would make the program abort.)
 static REFUSED: ProviderNode = ProviderNode::new(core::ptr::null(), describe_nothing, &recorder::BINDER);
 
-unsafe fn describe_nothing(
-    _: *const c_void,
-    _: &mut dyn FnMut(registry::Described<'_>),
-) {
-}
+unsafe fn describe_nothing(_: *const c_void, _: &mut dyn FnMut(registry::Described<'_>)) {}
 
 /// Registers a provider; waits for the daemons' answer.
 ///

@@ -23,8 +23,7 @@ pub struct GracePeriod {
 
 /// Follows the tracer's own counter.
 #[unsafe(no_mangle)]
-pub static lttng_ust_urcu_gp: GracePeriod =
-    GracePeriod { ctr: AtomicU64::new(rcu::COUNT), _rest: [0; 15] };
+pub static lttng_ust_urcu_gp: GracePeriod = GracePeriod { ctr: AtomicU64::new(rcu::COUNT), _rest: [0; 15] };
 
 /// Not 0: readers need no fences.
 #[unsafe(no_mangle)]

@@ -56,7 +56,8 @@ fn main() {
     let number = |n: usize, default| std::env::args().nth(n).and_then(|a| a.parse().ok()).unwrap_or(default);
     let Some(dir) = std::env::var_os("SILLAGE_RUNDIR") else {
         // The tracepoints registered before `main`: start again, with a daemon that waits.
-        let options = Options { overwrite: true, subbuf_bytes: 4 << 20, names: &["rust:"], ..Options::default() };
+        let options =
+            Options { overwrite: true, subbuf_bytes: 4 << 20, names: &["rust:"], ..Options::default() };
         for ordered in [false, true] {
             println!("clock {}", if ordered { "ordered" } else { "plain" });
             let daemon = Daemon::new(Options { ordered, ..options });
@@ -68,16 +69,22 @@ fn main() {
     };
     assert!(ONE.is_enabled() && !OFF.is_enabled(), "the daemon of {dir:?} records rust:*");
     let (batches, threads) = (number(1, 400), number(2, 1));
-    measure("floor: empty loop", batches, 1, || (0..BATCH).for_each(|i| {
-        black_box(i);
-    }));
+    measure("floor: empty loop", batches, 1, || {
+        (0..BATCH).for_each(|i| {
+            black_box(i);
+        })
+    });
     // SAFETY: x86-64 has a TSC.
-    measure("floor: rdtsc", batches, 1, || (0..BATCH).for_each(|_| unsafe {
-        black_box(std::arch::x86_64::_rdtsc());
-    }));
-    measure("disabled", batches, 1, || (0..BATCH as i32).for_each(|i| {
-        event!(OFF, black_box(i));
-    }));
+    measure("floor: rdtsc", batches, 1, || {
+        (0..BATCH).for_each(|_| unsafe {
+            black_box(std::arch::x86_64::_rdtsc());
+        })
+    });
+    measure("disabled", batches, 1, || {
+        (0..BATCH as i32).for_each(|i| {
+            event!(OFF, black_box(i));
+        })
+    });
     measure("one int", batches, threads, || (0..BATCH as i32).for_each(|i| event!(ONE, i)));
     measure("four ints", batches, threads, || (0..BATCH as i32).for_each(|i| event!(FOUR, i, i, i, i)));
     measure("int and 15 letters", batches, threads, || {

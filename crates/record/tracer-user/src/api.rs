@@ -196,7 +196,8 @@ unsafe fn publish(site: &Site, thread: &Thread, level: *mut Level, len: usize) {
             }
         }
     }
-    thread.release(level);
+    // SAFETY: the stage took it in this thread.
+    unsafe { thread.release(level) };
     rcu::leave(thread);
 }
 

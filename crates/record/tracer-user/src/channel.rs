@@ -325,7 +325,8 @@ unsafe fn settle(
             Emit::Published | Emit::Closed | Emit::Lost(_) => return,
             Emit::Opened => return channel.ring_doorbell(),
             Emit::Full { cpu } => {
-                let nested = Level::is_nested(level) || rcu::depth(thread) > 1;
+                // SAFETY: the caller's promise: this thread took the level.
+                let nested = unsafe { Level::is_nested(level) } || rcu::depth(thread) > 1;
                 if nested || !wait_for_room(channel, producer, cpu, start_ns) {
                     return producer.count_lost(cpu, LostReason::Full);
                 }

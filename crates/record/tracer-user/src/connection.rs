@@ -540,7 +540,7 @@ impl Link {
             let mut at = libc::CMSG_FIRSTHDR(header);
             while let Some(message) = at.as_ref() {
                 if message.cmsg_level == libc::SOL_SOCKET && message.cmsg_type == libc::SCM_RIGHTS {
-                    let bytes = message.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
+                    let bytes = message.cmsg_len - libc::CMSG_LEN(0) as usize;
                     let first = libc::CMSG_DATA(at).cast::<i32>();
                     (0..bytes / size_of::<i32>())
                         .for_each(|i| self.fds.push_back(first.add(i).read_unaligned()));

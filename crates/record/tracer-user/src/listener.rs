@@ -97,7 +97,9 @@ pub enum Wait {
 
 /// True if the descriptor is one of ours, which the program should leave alone.
 pub fn is_own_fd(fd: i32) -> bool {
-    fd >= 0 && ISOLATED.load(Ordering::Acquire) == 0 && FDS.iter().any(|own| own.load(Ordering::Acquire) == fd)
+    fd >= 0
+        && ISOLATED.load(Ordering::Acquire) == 0
+        && FDS.iter().any(|own| own.load(Ordering::Acquire) == fd)
 }
 
 /// True in the listener's thread.
@@ -416,11 +418,11 @@ impl Work {
     /// Sleeps until something happens, and takes what happened.
     fn sleep(&mut self, wait_ms: i32) {
         let mut polled = [libc::pollfd { fd: -1, events: libc::POLLIN, revents: 0 }; 4];
-        for i in 0..2 {
+        for (i, polled) in polled.iter_mut().enumerate().take(2) {
             match self.connections[i].poll() {
                 Some((Some(fd), writes)) => {
-                    polled[i].fd = fd;
-                    polled[i].events |= if writes { libc::POLLOUT } else { 0 };
+                    polled.fd = fd;
+                    polled.events |= if writes { libc::POLLOUT } else { 0 };
                 }
                 Some((None, _)) => self.check(i, Err(End::Stolen)),
                 None => {}

@@ -63,7 +63,8 @@ fn tag(frame: usize) -> u64 {
 /// happens, and the answer is false.
 #[inline(always)]
 pub fn enter_fast(thread: &Thread, frame: usize) -> bool {
-    let plain = thread.ctr.load(Ordering::Relaxed) & NEST_MASK == 0 && thread.fences.load(Ordering::Relaxed) == 0;
+    let plain =
+        thread.ctr.load(Ordering::Relaxed) & NEST_MASK == 0 && thread.fences.load(Ordering::Relaxed) == 0;
     if plain {
         thread.ctr.store(gate().ctr.load(Ordering::Relaxed) | tag(frame), Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst); // pairs with the membarrier in `wait_for_readers`
@@ -155,7 +156,7 @@ pub fn wait_for_readers(timeout_ns: u64) -> bool {
         flip();
         barrier();
         let mut pause_ns = 1_000;
-        while thread::any(|t| is_active_in_old_phase(t)) {
+        while thread::any(is_active_in_old_phase) {
             if expired() {
                 return false;
             }

@@ -46,11 +46,14 @@ pub struct Described<'a> {
     pub tracepoint: Tracepoint,
 }
 
+/// Describes the events that it finds at its context.
+pub type Describe = unsafe fn(context: *const c_void, take: &mut dyn FnMut(Described<'_>));
+
 /// A provider: somebody who can describe events.
 pub struct ProviderNode {
     next: Cell<Option<NonNull<ProviderNode>>>,
     context: *const c_void,
-    describe: unsafe fn(context: *const c_void, take: &mut dyn FnMut(Described<'_>)),
+    describe: Describe,
     binder: &'static Binder,
     described: Cell<bool>,
 }
@@ -60,11 +63,7 @@ unsafe impl Sync for ProviderNode {}
 
 impl ProviderNode {
     /// A provider whose events `describe` tells from `context`.
-    pub const fn new(
-        context: *const c_void,
-        describe: unsafe fn(*const c_void, &mut dyn FnMut(Described<'_>)),
-        binder: &'static Binder,
-    ) -> ProviderNode {
+    pub const fn new(context: *const c_void, describe: Describe, binder: &'static Binder) -> ProviderNode {
         ProviderNode { next: Cell::new(None), context, describe, binder, described: Cell::new(false) }
     }
 }
@@ -348,11 +347,12 @@ pub fn remove_manual(provider: &[u8], event: &[u8], probe: Probe) -> Option<NonN
     let node = take(&mut registry.manual, same, |n| &n.next)?;
     let equal = |p: &Probe| p.function == probe.function && p.data == probe.data;
     for group in &mut registry.groups {
-        if *group.provider == *provider && *group.event == *event {
-            if let Some(at) = group.manual.iter().position(equal) {
-                group.manual.remove(at);
-                group.dirty = true;
-            }
+        if *group.provider == *provider
+            && *group.event == *event
+            && let Some(at) = group.manual.iter().position(equal)
+        {
+            group.manual.remove(at);
+            group.dirty = true;
         }
     }
     Some(node)

@@ -85,19 +85,24 @@ impl Level {
     /// First byte of the payload.
     #[inline(always)]
     pub fn payload(level: *mut Level) -> *mut u8 {
-        // SAFETY: a field's address inside the level, which callers got from `take`.
-        unsafe { (&raw mut (*level).payload).cast() }
+        level.cast::<u8>().wrapping_add(core::mem::offset_of!(Level, payload))
     }
 
     /// The thread that took the level.
+    ///
+    /// # Safety
+    /// `level` came from [`Thread::take`].
     #[inline(always)]
-    pub fn thread(level: *mut Level) -> *const Thread {
-        // SAFETY: callers got the level from `take`, which keeps it for them.
+    pub unsafe fn thread(level: *mut Level) -> *const Thread {
+        // SAFETY: `take` keeps the level for the caller.
         unsafe { (*level).thread }
     }
 
     /// True for a level that is not the thread's first: a signal handler's.
-    pub fn is_nested(level: *mut Level) -> bool {
+    ///
+    /// # Safety
+    /// `level` came from [`Thread::take`].
+    pub unsafe fn is_nested(level: *mut Level) -> bool {
         // SAFETY: as above.
         unsafe { (*level).free_after != LEVELS }
     }
@@ -355,9 +360,12 @@ impl Thread {
     }
 
     /// Gives back a level, and every level above it.
+    ///
+    /// # Safety
+    /// This thread took `level`.
     #[inline(always)]
-    pub fn release(&self, level: *mut Level) {
-        // SAFETY: the caller took the level.
+    pub unsafe fn release(&self, level: *mut Level) {
+        // SAFETY: the caller's promise.
         self.free.store(unsafe { (*level).free_after }, Ordering::Relaxed);
     }
 

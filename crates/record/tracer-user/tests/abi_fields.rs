@@ -103,7 +103,8 @@ fn the_daemon_learns_names_levels_and_types() {
         assert_eq!((length_name.as_str(), *encoding), ("_sequence_text_length", Encoding::Utf8));
         let FieldType::Enum { name, entries, .. } = field("colour") else { panic!() };
         assert_eq!(name, "all_colour");
-        let labels: Vec<_> = entries.iter().map(|e| (e.label.as_str(), e.start.bits as i64, e.auto)).collect();
+        let labels: Vec<_> =
+            entries.iter().map(|e| (e.label.as_str(), e.start.bits as i64, e.auto)).collect();
         assert_eq!(labels, [("below", -7, false), ("red", 1, false), ("some", 2, false), ("next", -1, true)]);
         assert!(types.fields.iter().all(|f| !["unseen", "silent"].contains(&f.name.as_str())));
     });

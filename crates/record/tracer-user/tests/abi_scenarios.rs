@@ -1,6 +1,8 @@
 //! What happens to traced programs: forks, signals, threads, libraries that come and go, too little
 //! memory, debuggers. Each program runs on our C library and registers with a daemon of the test's.
 
+#![allow(clippy::single_range_in_vec_init, reason = "ticks come in ranges, of which there may be one")]
+
 mod support;
 
 use sillage_protocol::program::ProducerKind;
@@ -102,7 +104,8 @@ fn a_vfork_child_does_not_trace_and_its_events_are_counted() {
 #[test]
 fn python_starts_processes_under_the_malloc_wrapper() {
     let wrapper = "/usr/lib/x86_64-linux-gnu/liblttng-ust-libc-wrapper.so.1";
-    let daemon = Daemon::new(Options { names: &["lttng_ust_libc:"], subbuf_bytes: 8 << 20, ..Options::default() });
+    let daemon =
+        Daemon::new(Options { names: &["lttng_ust_libc:"], subbuf_bytes: 8 << 20, ..Options::default() });
     let script = "import subprocess\n\
         for i in range(20):\n    assert subprocess.run(['/bin/echo', str(i)], capture_output=True).stdout.decode() == f'{i}\\n'\n\
         print('done')";
@@ -112,7 +115,8 @@ fn python_starts_processes_under_the_malloc_wrapper() {
     assert!(names["lttng_ust_libc:malloc"] > 1000, "{names:?}");
     assert!(names["lttng_ust_libc:free"] > 1000, "{names:?}");
     // All that was not recorded was counted.
-    let unexpected: u64 = daemon.lost().iter().sum::<u64>() - lost(&daemon, LostReason::Vfork)
+    let unexpected: u64 = daemon.lost().iter().sum::<u64>()
+        - lost(&daemon, LostReason::Vfork)
         - lost(&daemon, LostReason::Full);
     assert_eq!(unexpected, 0, "{:?}", daemon.lost());
 }
@@ -205,7 +209,9 @@ fn libraries_with_providers_are_opened_and_closed() {
         daemon.events().into_iter().map(|e| e.text).filter(|t| t.starts_with("plugin:")).collect();
     let want: Vec<String> = (0..50).map(|n| format!("plugin:fired n={n}")).collect();
     assert_eq!(fired, want);
-    daemon.programs(|p| assert!(!p[0].tracepoints.values().any(|t| t.name == "plugin:fired") || !p[0].connected));
+    daemon.programs(|p| {
+        assert!(!p[0].tracepoints.values().any(|t| t.name == "plugin:fired") || !p[0].connected)
+    });
 }
 
 #[test]
@@ -224,7 +230,8 @@ fn too_little_memory_never_ends_the_program() {
         let daemon = Daemon::new(options());
         let mut command = command(scenario(), Some(&daemon));
         // What it needs before the tracer is there.
-        let loaded = within(std::process::Command::new(scenario()).env("LD_TRACE_LOADED_OBJECTS", "1"), megabytes);
+        let loaded =
+            within(std::process::Command::new(scenario()).env("LD_TRACE_LOADED_OBJECTS", "1"), megabytes);
         let output = within(command.args(["ticks", "10"]), megabytes);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         let loader = !loaded.status.success() || stderr.contains("error while loading shared libraries");
@@ -239,7 +246,11 @@ fn within(command: &mut std::process::Command, megabytes: u64) -> std::process::
     unsafe {
         command.pre_exec(move || {
             let limit = libc::rlimit { rlim_cur: megabytes << 20, rlim_max: megabytes << 20 };
-            if libc::setrlimit(libc::RLIMIT_AS, &limit) == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+            if libc::setrlimit(libc::RLIMIT_AS, &limit) == 0 {
+                Ok(())
+            } else {
+                Err(std::io::Error::last_os_error())
+            }
         });
     }
     command.output().expect("the program starts")
@@ -261,8 +272,7 @@ fn a_program_that_locks_its_memory_does_not_make_the_rings_resident() {
 fn a_program_outlives_the_daemon_and_meets_the_next_one() {
     for kind in ["rseq", "locked"] {
         let daemon = Daemon::new(options());
-        let mut program =
-            Obedient::start(command(scenario(), Some(&daemon)).env("SILLAGE_PRODUCER", kind));
+        let mut program = Obedient::start(command(scenario(), Some(&daemon)).env("SILLAGE_PRODUCER", kind));
         program.tell("tick 10 0");
         let keeper = daemon.kill();
         program.tell("tick 10 10"); // the mapped rings go on recording

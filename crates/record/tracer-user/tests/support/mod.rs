@@ -106,7 +106,12 @@ impl Keeper {
         std::fs::create_dir_all(&dir).expect("temporary directory");
         let next_set = AtomicU64::new(1);
         let sets = (0..options.channels)
-            .map(|_| Arc::new(RingSet::new(geometry(&options, Kind::Rseq), next_set.fetch_add(1, Ordering::Relaxed))))
+            .map(|_| {
+                Arc::new(RingSet::new(
+                    geometry(&options, Kind::Rseq),
+                    next_set.fetch_add(1, Ordering::Relaxed),
+                ))
+            })
             .collect();
         let state = State { active: true, ..State::default() };
         Arc::new(Keeper {

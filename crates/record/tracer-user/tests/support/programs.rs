@@ -59,7 +59,8 @@ pub fn compile(compiler: &str, source: &str, flags: &[&str]) -> PathBuf {
     let dir = tmp().join(format!("programs-{}", std::process::id()));
     std::fs::create_dir_all(&dir).unwrap();
     let shared = flags.contains(&"-shared");
-    let out = dir.join(format!("{}{flags_name}{}", source.replace('.', "-"), if shared { ".so" } else { "" }));
+    let out =
+        dir.join(format!("{}{flags_name}{}", source.replace('.', "-"), if shared { ".so" } else { "" }));
     if out.exists() {
         return out;
     }
@@ -104,7 +105,8 @@ pub struct Obedient {
 
 impl Obedient {
     pub fn start(command: &mut Command) -> Obedient {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the program starts");
         let (stdin, stdout) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
         Obedient { child, stdin, stdout }
     }
@@ -126,4 +128,26 @@ impl Obedient {
         drop(self.stdin);
         assert!(self.child.wait().unwrap().success());
     }
+}
+
+/// One of the crate's examples, built here.
+pub fn example(name: &str) -> PathBuf {
+    let target = tmp().join("examples-build");
+    let status = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--quiet",
+            "--release",
+            "-p",
+            "sillage-tracer-user",
+            "--example",
+            name,
+            "--target-dir",
+        ])
+        .arg(&target)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo");
+    assert!(status.success(), "the example does not build");
+    target.join("release/examples").join(name)
 }

@@ -130,7 +130,8 @@ impl RingSet {
         let mut read = self.read.lock().unwrap();
         let mut events = Vec::new();
         for cpu in self.set.active() {
-            let (cursor, packets) = read.entry(cpu).or_insert_with(|| (Cursor::resume(&self.set, cpu, None), vec![]));
+            let (cursor, packets) =
+                read.entry(cpu).or_insert_with(|| (Cursor::resume(&self.set, cpu, None), vec![]));
             take(&self.set, cursor, Cut::Open, |begin, body| {
                 packets.extend_from_slice(&begin.to_le_bytes());
                 packets.extend_from_slice(&(body.len() as u64).to_le_bytes());
@@ -152,7 +153,8 @@ impl RingSet {
         let mut read = self.read.lock().unwrap();
         let mut bytes = 0;
         for cpu in self.set.active() {
-            let (cursor, _) = read.entry(cpu).or_insert_with(|| (Cursor::resume(&self.set, cpu, None), vec![]));
+            let (cursor, _) =
+                read.entry(cpu).or_insert_with(|| (Cursor::resume(&self.set, cpu, None), vec![]));
             take(&self.set, cursor, Cut::Never, |_, body| bytes += body.len() as u64);
         }
         bytes
@@ -167,7 +169,9 @@ fn take(set: &Set, cursor: &mut Cursor, cut: Cut, mut each: impl FnMut(u64, &[u8
         each(packet.begin_ts, body);
         if cursor.done(set, &packet) {
             // SAFETY: the word lies in the consumer's mapping.
-            unsafe { libc::syscall(libc::SYS_futex, set.wait_word(cursor.cpu()), libc::FUTEX_WAKE, i32::MAX) };
+            unsafe {
+                libc::syscall(libc::SYS_futex, set.wait_word(cursor.cpu()), libc::FUTEX_WAKE, i32::MAX)
+            };
         }
     }
 }
