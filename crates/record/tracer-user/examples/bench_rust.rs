@@ -52,6 +52,11 @@ fn pin(number: usize) {
     }
 }
 
+fn read_tsc() {
+    // SAFETY: x86-64 has a TSC.
+    black_box(unsafe { std::arch::x86_64::_rdtsc() });
+}
+
 fn main() {
     let number = |n: usize, default| std::env::args().nth(n).and_then(|a| a.parse().ok()).unwrap_or(default);
     let Some(dir) = std::env::var_os("SILLAGE_RUNDIR") else {
@@ -74,12 +79,7 @@ fn main() {
             black_box(i);
         })
     });
-    // SAFETY: x86-64 has a TSC.
-    measure("floor: rdtsc", batches, 1, || {
-        (0..BATCH).for_each(|_| unsafe {
-            black_box(std::arch::x86_64::_rdtsc());
-        })
-    });
+    measure("floor: rdtsc", batches, 1, || (0..BATCH).for_each(|_| read_tsc()));
     measure("disabled", batches, 1, || {
         (0..BATCH as i32).for_each(|i| {
             event!(OFF, black_box(i));
