@@ -96,6 +96,8 @@ pub struct Live {
     warnings: Vec<Warning>,
     /// The session was found once.
     was_found: bool,
+    /// No session is watched, and nothing of one is left to be given.
+    is_idle: bool,
     /// The muxer may be asked at once.
     is_running: bool,
     is_over: bool,
@@ -140,6 +142,7 @@ impl Live {
             muxer: Muxer::new(Vec::new()),
             warnings: Vec::new(),
             was_found: false,
+            is_idle: true,
             is_running: false,
             is_over: false,
         })
@@ -154,7 +157,7 @@ impl Live {
     /// brings something new.
     fn advance_rarely(&mut self) -> Result<Status, Error> {
         for _ in 0..ROUNDS_MAX {
-            if self.sessions.is_empty() {
+            if self.is_idle {
                 match self.find_session()? {
                     Status::Ready => {}
                     other => return Ok(other),
@@ -171,7 +174,10 @@ impl Live {
                     Status::Pending => {}
                     Status::End => match self.after_all_streams()? {
                         Status::Ready => progress = true,
-                        other => return Ok(other),
+                        other => {
+                            self.is_idle = self.sessions.is_empty();
+                            return Ok(other);
+                        }
                     },
                 }
             }
@@ -187,6 +193,17 @@ impl Live {
         let mut still = Vec::new();
         let mut failure = Ok(());
         for mut packets in std::mem::take(&mut self.unborn) {
+            let trace = &self.traces[packets.trace];
+            if trace.is_dead() {
+                let text = format!("{}: the relay has no metadata for it", packets.name());
+                failure = Err(Error::Other(text));
+                continue;
+            }
+            if !trace.is_known() {
+                // What its packets are can not be told yet.
+                still.push(packets);
+                continue;
+            }
             let born = match packets.next() {
                 Ok(Next::Over) => {
                     *progress = true;

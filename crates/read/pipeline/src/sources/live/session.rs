@@ -34,6 +34,8 @@ pub(super) struct LiveTrace {
     bytes: Vec<u8>,
     unfinished: Option<(Box<MetadataError>, u32)>,
     trace: Option<Arc<Trace>>,
+    /// The relay has no more metadata, now or later.
+    is_closed: bool,
 }
 
 impl Live {
@@ -65,6 +67,7 @@ impl Live {
         }
         if !self.sessions.is_empty() {
             self.was_found = true;
+            self.is_idle = false;
             return Ok(Status::Ready);
         }
         match self.options.session_not_found {
@@ -106,6 +109,7 @@ impl Live {
             bytes: Vec::new(),
             unfinished: None,
             trace: None,
+            is_closed: false,
         });
         locked(&self.shared).classes.push(None);
         self.traces.len() - 1
@@ -114,7 +118,7 @@ impl Live {
     /// Whether [`serve`](Self::serve) has something to do that was not in vain a moment ago.
     pub(super) fn can_serve(&self) -> bool {
         let shared = locked(&self.shared);
-        let unfinished = |trace: &usize| self.traces[*trace].unfinished.is_some();
+        let unfinished = |trace: &usize| self.traces[*trace].waits();
         !shared.streams_wanted.is_empty()
             || !shared.identified.is_empty()
             || shared.metadata_wanted.iter().any(|trace| !unfinished(trace))
@@ -130,7 +134,7 @@ impl Live {
         let traces = std::mem::take(&mut locked(&self.shared).metadata_wanted);
         for trace in traces {
             progress |= self.fetch_metadata(trace)?;
-            if self.traces[trace].unfinished.is_some() {
+            if self.traces[trace].waits() {
                 locked(&self.shared).metadata_wanted.push(trace);
             }
         }
@@ -193,8 +197,12 @@ impl Live {
             match reply.status {
                 MetadataStatus::Ok if reply.data.is_empty() => empty += 1,
                 MetadataStatus::Ok => piece.extend_from_slice(&reply.data),
+                MetadataStatus::NoNew => break,
                 // A closed metadata stream that was read whole gives errors from then on.
-                MetadataStatus::NoNew | MetadataStatus::Error | MetadataStatus::Other(_) => break,
+                MetadataStatus::Error | MetadataStatus::Other(_) => {
+                    self.traces[number].is_closed = true;
+                    break;
+                }
             }
         }
         let trace = &mut self.traces[number];
@@ -272,6 +280,21 @@ impl Live {
 }
 
 impl LiveTrace {
+    /// Whether metadata is still needed and may still come.
+    fn waits(&self) -> bool {
+        !self.is_closed && (self.trace.is_none() || self.unfinished.is_some())
+    }
+
+    /// Whether there will never be anything to read its streams by.
+    pub(super) fn is_dead(&self) -> bool {
+        self.is_closed && self.trace.is_none()
+    }
+
+    /// Whether its streams can be read.
+    pub(super) fn is_known(&self) -> bool {
+        self.trace.is_some()
+    }
+
     /// Takes a piece; after one that ended in the middle of a declaration, all pieces again.
     fn take(
         &mut self,

@@ -1,0 +1,8 @@
+//! The live source against recorded relays, a relay made of upstream's scripts, and a real one.
+
+mod fake;
+mod real;
+mod recorded;
+mod scripts;
+mod support;
+mod transcripts;
