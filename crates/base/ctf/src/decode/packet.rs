@@ -287,22 +287,10 @@ impl PacketDecoder {
         let mut run = Run { clock: self.clock, next: self.next, end: self.end };
         let records = &mut self.records[self.count..];
         let found = match class.plan.fast {
-            FastHeader::Large(ByteOrder::Little) => run.find::<32, 48>(content, quick, records, |word| {
-                let word = u64::from_le_bytes(word);
-                (word & 0xffff, (word >> 16) & 0xffff_ffff)
-            }),
-            FastHeader::Large(ByteOrder::Big) => run.find::<32, 48>(content, quick, records, |word| {
-                let word = u64::from_be_bytes(word);
-                (word >> 48, (word >> 16) & 0xffff_ffff)
-            }),
-            FastHeader::Compact(ByteOrder::Little) => run.find::<27, 32>(content, quick, records, |word| {
-                let word = u64::from_le_bytes(word);
-                (word & 31, (word >> 5) & 0x7ff_ffff)
-            }),
-            FastHeader::Compact(ByteOrder::Big) => run.find::<27, 32>(content, quick, records, |word| {
-                let word = u64::from_be_bytes(word);
-                (word >> 59, (word >> 32) & 0x7ff_ffff)
-            }),
+            FastHeader::Large(ByteOrder::Little) => run.find::<Large<false>>(content, quick, records),
+            FastHeader::Large(ByteOrder::Big) => run.find::<Large<true>>(content, quick, records),
+            FastHeader::Compact(ByteOrder::Little) => run.find::<Compact<false>>(content, quick, records),
+            FastHeader::Compact(ByteOrder::Big) => run.find::<Compact<true>>(content, quick, records),
             FastHeader::None => 0,
         };
         self.count += found;
@@ -358,6 +346,14 @@ impl PacketDecoder {
                 Ok(from) => from,
                 Err(_) => return Err(DecodeError::new(at, Fault::TooFar)),
             };
+            // A scope of known size, above all an empty one, needs no walk.
+            if let Some(bits) = plan.fixed_bits
+                && let after = at.next_multiple_of(plan.align).saturating_add(bits)
+                && after <= input.end
+            {
+                at = after;
+                continue;
+            }
             at = pass_over(plan, input, at).map_err(|stop| located(*stop, plan, scope, Some(event)))?;
         }
         if at == start {
@@ -445,6 +441,61 @@ impl PacketDecoder {
     }
 }
 
+/// One of LTTng's header shapes in one byte order.
+trait Shape {
+    const TIME_BITS: u32;
+    const SIZE_BITS: u32;
+    /// The id that announces the extended form.
+    const ESCAPE: u64;
+    /// Bytes before the rest of the extended form.
+    const ESCAPE_BYTES: usize;
+    const ORDER: ByteOrder;
+    /// Id and time of the short form, of the first eight bytes.
+    fn read(bytes: [u8; 8]) -> (u64, u64);
+}
+
+struct Large<const BIG: bool>;
+
+impl<const BIG: bool> Shape for Large<BIG> {
+    const TIME_BITS: u32 = 32;
+    const SIZE_BITS: u32 = 48;
+    const ESCAPE: u64 = 0xffff;
+    const ESCAPE_BYTES: usize = 2;
+    const ORDER: ByteOrder = if BIG { ByteOrder::Big } else { ByteOrder::Little };
+
+    #[inline(always)]
+    fn read(bytes: [u8; 8]) -> (u64, u64) {
+        if BIG {
+            let word = u64::from_be_bytes(bytes);
+            (word >> 48, (word >> 16) & 0xffff_ffff)
+        } else {
+            let word = u64::from_le_bytes(bytes);
+            (word & 0xffff, (word >> 16) & 0xffff_ffff)
+        }
+    }
+}
+
+struct Compact<const BIG: bool>;
+
+impl<const BIG: bool> Shape for Compact<BIG> {
+    const TIME_BITS: u32 = 27;
+    const SIZE_BITS: u32 = 32;
+    const ESCAPE: u64 = 31;
+    const ESCAPE_BYTES: usize = 1;
+    const ORDER: ByteOrder = if BIG { ByteOrder::Big } else { ByteOrder::Little };
+
+    #[inline(always)]
+    fn read(bytes: [u8; 8]) -> (u64, u64) {
+        if BIG {
+            let word = u64::from_be_bytes(bytes);
+            (word >> 59, (word >> 32) & 0x7ff_ffff)
+        } else {
+            let word = u64::from_le_bytes(bytes);
+            (word & 31, (word >> 5) & 0x7ff_ffff)
+        }
+    }
+}
+
 /// A search through a packet's content.
 struct Run {
     clock: u64,
@@ -453,34 +504,36 @@ struct Run {
 }
 
 impl Run {
-    /// Finds records while `read` gives ids of classes of fixed size; gives how many.
+    /// Finds records up to the first whose class is not of fixed size; gives how many.
     #[inline(always)]
-    fn find<const TIME_BITS: u32, const HEADER_BITS: u32>(
-        &mut self,
-        content: &[u8],
-        quick: &[Quick],
-        records: &mut [Record],
-        read: impl Fn([u8; 8]) -> (u64, u64),
-    ) -> usize {
+    fn find<S: Shape>(&mut self, content: &[u8], quick: &[Quick], records: &mut [Record]) -> usize {
         let Self { mut clock, mut next, end } = *self;
         let mut count = 0;
         for slot in records {
             let at = (next + 7) & !7;
             // The last records of a packet may have fewer than eight bytes: they are not quick.
-            let Some(word) = content.get((at / 8) as usize..).and_then(|rest| rest.first_chunk::<8>()) else {
-                break;
-            };
-            let (id, time) = read(*word);
-            let Some(quick) = quick.get(id as usize) else {
-                break;
-            };
-            let after = at + u64::from(HEADER_BITS) + u64::from(quick.body_bits);
+            let Some(rest) = content.get((at / 8) as usize..) else { break };
+            let Some(word) = rest.first_chunk::<8>() else { break };
+            let (mut id, time) = S::read(*word);
+            let mut now = clock;
+            let mut size = S::SIZE_BITS;
+            if id == S::ESCAPE {
+                let more = rest.get(S::ESCAPE_BYTES..).and_then(|rest| extended(rest, S::ORDER));
+                let Some((long, time)) = more else { break };
+                id = u64::from(long);
+                now = time;
+                size = 8 * S::ESCAPE_BYTES as u32 + 96;
+            } else {
+                update_clock(&mut now, time, S::TIME_BITS);
+            }
+            let Some(quick) = quick.get(id as usize) else { break };
+            let after = at + u64::from(size) + u64::from(quick.body_bits);
             if after > end || quick.body_bits == VARIABLE {
                 break;
             }
-            update_clock(&mut clock, time, TIME_BITS);
-            let starts = [HEADER_BITS, HEADER_BITS + quick.starts[0], HEADER_BITS + quick.starts[1]];
-            *slot = Record { clock, at, next: after, class: quick.class, starts };
+            let starts = [size, size + quick.starts[0], size + quick.starts[1]];
+            *slot = Record { clock: now, at, next: after, class: quick.class, starts };
+            clock = now;
             next = after;
             count += 1;
         }

@@ -66,11 +66,10 @@ impl<'a> Lexer<'a> {
 
     fn skip_space(&mut self) -> Result<(), Box<MetadataError>> {
         loop {
-            let rest = self.rest();
             // Padding of metadata packets and a stray last byte count as space.
-            let trimmed =
-                rest.trim_start_matches(|c: char| c.is_ascii_whitespace() || c == '\0' || c == '\x0b');
-            self.at += rest.len() - trimmed.len();
+            let bytes = &self.text.as_bytes()[self.at..];
+            self.at += bytes.iter().take_while(|b| matches!(**b, b' ' | b'\t'..=b'\r' | 0)).count();
+            let trimmed = self.rest();
             if trimmed.starts_with("//") {
                 self.at += trimmed.find('\n').unwrap_or(trimmed.len());
             } else if let Some(comment) = trimmed.strip_prefix("/*") {
