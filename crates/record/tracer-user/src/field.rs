@@ -217,7 +217,8 @@ mod tests {
         assert_eq!(bytes("a\0bc"), b"a###\0", "text behind a NUL cannot be told from the next field");
         assert_eq!(bytes(c"xy"), b"xy\0");
         assert_eq!(bytes([1u16, 2]), [1, 0, 2, 0]);
-        assert_eq!(bytes(&[7u8; 3]), [7, 7, 7]);
+        let borrowed: &[u8; 3] = &[7; 3];
+        assert_eq!(bytes(borrowed), [7, 7, 7]);
         assert_eq!(bytes(&[5u8, 6][..]), [2, 0, 0, 0, 5, 6]);
         assert_eq!(bytes(&[0u32; 0][..]), [0, 0, 0, 0]);
         assert_eq!(names::<&[u8]>(), ["_x_length", "x"]);

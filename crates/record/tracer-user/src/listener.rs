@@ -28,6 +28,8 @@ const SHARED_CHECK_MS: i32 = 2000;
 const GRACE_SLICE_NS: u64 = 20_000_000;
 /// Pause between such tries, ms.
 const GRACE_RETRY_MS: i32 = 10;
+/// Programs that end sooner are spared the watch for daemons, whose end costs them milliseconds, ns.
+const WATCH_AFTER_NS: u64 = 1_000_000_000;
 /// When the kernel gives no inotify instance: period of looking for a daemon, ms.
 const BLIND_RETRY_MS: i32 = 5000;
 /// A socket whose daemon does not listen yet is tried again after 10, 20, 40 … ms.
@@ -67,6 +69,8 @@ struct Work {
     digested: u32,
     /// In a forked child, before anything else.
     pause_ns: u64,
+    /// When the thread began.
+    started_ns: u64,
 }
 
 struct Shared(UnsafeCell<Work>);
@@ -82,6 +86,7 @@ static WORK: Shared = Shared(UnsafeCell::new(Work {
     look: true,
     digested: 0,
     pause_ns: 0,
+    started_ns: 0,
 }));
 
 /// Whether [`announce`] waits.
@@ -300,6 +305,7 @@ impl Work {
 
     fn run(&mut self) {
         sys::sleep_ns(self.pause_ns);
+        self.started_ns = crate::clock::monotonic_ns();
         say(format_args!("listener started, producer {:?}", settings::producer_kind()));
         loop {
             let wait_ms = self.turn();
@@ -347,17 +353,19 @@ impl Work {
                 let pairs = work.sockets.iter().zip(&work.connections);
                 pairs.filter(|(s, c)| s.is_some() && !c.is_connected()).count()
             };
-            // Watch first: a socket that appears in between is found by the attempt or by the watch.
-            if missing(self) > 0 {
+            self.connect_all();
+            let age_ns = crate::clock::monotonic_ns().saturating_sub(self.started_ns);
+            if missing(self) > 0 && age_ns < WATCH_AFTER_NS {
+                self.look = true;
+                wait_ms = (1 + (WATCH_AFTER_NS - age_ns) / 1_000_000) as i32;
+            } else if missing(self) > 0 {
                 let sockets = self.sockets;
                 if !self.watch.start(sockets.iter().flatten()) {
                     self.look = true;
                     wait_ms = BLIND_RETRY_MS;
                 }
+                // A socket that appeared before the watch began.
                 self.connect_all();
-            }
-            if missing(self) == 0 {
-                self.watch.stop();
             }
         }
         for busy in self.busy {

@@ -1,5 +1,8 @@
 //! Notices when a daemon's socket appears: inotify on its directory, or on the nearest directory
 //! above that exists.
+//!
+//! The watch is made only when a daemon is missing, and then stays: the kernel takes milliseconds to
+//! take one down.
 
 use crate::connection::OwnFd;
 use crate::settings::SocketPath;
@@ -50,11 +53,6 @@ impl Watch {
             all &= watch_nearest(fd, socket.directory());
         }
         all
-    }
-
-    /// Ends all watches.
-    pub(crate) fn stop(&mut self) {
-        self.fd = None;
     }
 
     /// In a forked child: the descriptor is shared with the parent.
