@@ -52,15 +52,17 @@ impl Mapped {
     }
 }
 
+// SAFETY: shared memory that stays mapped until the process ends, used through atomics.
+unsafe impl Send for Mapped {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Mapped {}
+
 /// Clock page and doorbell of the daemon.
 #[derive(Clone)]
 pub struct FakePages {
     clock: Arc<Mapped>,
     doorbell: Arc<Mapped>,
 }
-
-// SAFETY: shared pages of atomics, mapped until the process ends.
-unsafe impl Send for FakePages {}
 
 impl FakePages {
     /// Maps what comes with `Welcome`.
@@ -89,11 +91,6 @@ pub struct FakeProducer {
     pages: FakePages,
     set: Mapped,
 }
-
-// SAFETY: producers are `Sync`; the mapping stays until the process ends.
-unsafe impl Send for FakeProducer {}
-// SAFETY: as for `Send`.
-unsafe impl Sync for FakeProducer {}
 
 unsafe extern "C" {
     static __rseq_offset: isize;

@@ -416,7 +416,8 @@ fn a_killed_worker_loses_no_published_record() {
             program = program.reconnect(&home, kind);
             program.register(&[(1, tracepoint("p:a"))]);
             assert_eq!(program.sets(), 1, "handed the same ring");
-            assert!(home.ok("list").contains("1) s [active]"), "round {round}");
+            let list = home.ok("list s");
+            assert!(list.contains("s: [active]") && !list.contains("Lost:"), "round {round}: {list}");
             if round < 4 {
                 // The keeper gives up on a worker that dies all the time.
                 std::thread::sleep(Duration::from_millis(2600));

@@ -4,6 +4,7 @@
 //! program exits with. What LTTng says is said in LTTng's words, because scripts compare them.
 
 mod channel;
+mod count;
 mod daemon;
 mod event;
 mod library;
@@ -204,7 +205,7 @@ pub fn run(general: &General, verb: Verb) -> ExitCode {
         Verb::DisableChannel(arguments) => channel::disable(&context, &arguments),
         Verb::EnableEvent(arguments) => event::enable(&context, &arguments),
         Verb::DisableEvent(arguments) => event::disable(&context, &arguments),
-        Verb::View(arguments) => view::view(&context, &arguments),
+        Verb::View(arguments) => return view::view(&context, &arguments),
         Verb::Version => version(),
         Verb::Daemon(arguments) => daemon::daemon(&context, &arguments),
     };

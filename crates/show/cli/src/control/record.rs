@@ -7,12 +7,13 @@
 //! own. While it runs, a line on a terminal shows what was recorded; at the end a summary says so on
 //! standard error, names every loss, and shows the command that views the result.
 //!
-//! Events are not counted: the consumer never looks inside a packet, so it knows bytes and packets.
+//! While the command runs only bytes and packets are known, because the consumer never looks inside a
+//! packet; at the end our reader counts the events.
 //! Programs of the same user that have our library and run meanwhile are recorded as well.
 
 use super::channel::Settings;
 use super::session::{Naming, output_dir};
-use super::{Context, ERROR, Outcome, library, split_list, totals};
+use super::{Context, ERROR, Outcome, count, library, split_list, totals};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -207,7 +208,7 @@ fn line(summary: &Summary) -> String {
         bytes += channel.bytes;
     }
     let dropped: u64 = summary.channels.iter().map(|channel| channel.dropped_packets).sum();
-    let mut out = format!("{} of events in {packets} packets, {} lost", totals::size(bytes), lost(summary));
+    let mut out = format!("{} in {packets} packets, {} lost", totals::size(bytes), lost(summary));
     if dropped > 0 {
         out.push_str(&format!(", {dropped} packets not written"));
     }
@@ -215,7 +216,8 @@ fn line(summary: &Summary) -> String {
 }
 
 fn print_summary(summary: &Summary, output: &Path) {
-    eprintln!("Recorded {}", line(summary));
+    let count = count::events(output).map(|events| format!("{events}, ")).unwrap_or_default();
+    eprintln!("Recorded {count}{}", line(summary));
     for loss in summary.channels.iter().flat_map(totals::losses) {
         eprintln!("  {loss}");
     }

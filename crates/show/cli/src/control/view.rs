@@ -1,13 +1,10 @@
-//! `view`: finds the trace of a session and has a reader show it.
+//! `view`: finds the trace of a session and shows it with our reader, or with another one.
 
-use super::{Context, ERROR, Outcome, error};
+use super::{Context, ERROR, error};
 use clap::Args;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
-
-/// Readers that are tried in this order.
-const READERS: [&str; 2] = ["babeltrace2", "babeltrace"];
+use std::process::{Command, ExitCode};
 
 /// `view [SESSION] [-t DIR] [-e READER]`
 #[derive(Args)]
@@ -22,42 +19,36 @@ pub struct Arguments {
     viewer: Option<String>,
 }
 
-pub fn view(context: &Context, arguments: &Arguments) -> Outcome {
+pub fn view(context: &Context, arguments: &Arguments) -> ExitCode {
     let dir = match &arguments.trace_path {
         Some(dir) => dir.clone(),
         None => {
-            let Some(session) = context.session(arguments.session.as_deref()) else { return ERROR };
+            let Some(session) = context.session(arguments.session.as_deref()) else { return ERROR.into() };
             match context.client().and_then(|mut client| client.sessions()) {
                 Err(error) => {
                     error!("{error}");
-                    return ERROR;
+                    return ERROR.into();
                 }
                 Ok(sessions) => match sessions.iter().find(|info| info.name == session) {
                     Some(info) => PathBuf::from(&info.output),
                     None => {
                         println!("Session name {session} not found");
-                        return ERROR;
+                        return ERROR.into();
                     }
                 },
             }
         }
     };
-    let words: Vec<&str> =
-        arguments.viewer.as_deref().map(|v| v.split_whitespace().collect()).unwrap_or_default();
-    let readers = match words.as_slice() {
-        [] => READERS.map(|reader| vec![reader]).to_vec(),
-        words => vec![words.to_vec()],
+    let Some(viewer) = arguments.viewer.as_deref() else {
+        return crate::babeltrace2::run(&[dir.into_os_string()]);
     };
-    for words in readers {
-        if let [reader, options @ ..] = words.as_slice() {
-            // It only returns when the reader cannot be run.
-            let failed = Command::new(reader).args(options).arg(&dir).exec();
-            if failed.kind() != std::io::ErrorKind::NotFound {
-                error!("{reader}: {failed}");
-                return ERROR;
-            }
-        }
-    }
-    error!("No trace reader found; name one with --viewer");
-    ERROR
+    let words: Vec<&str> = viewer.split_whitespace().collect();
+    let [reader, options @ ..] = words.as_slice() else {
+        error!("No trace reader named");
+        return ERROR.into();
+    };
+    // It only returns when the reader cannot be run.
+    let failed = Command::new(reader).args(options).arg(&dir).exec();
+    error!("{reader}: {failed}");
+    ERROR.into()
 }

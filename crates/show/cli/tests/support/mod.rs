@@ -239,7 +239,10 @@ impl Program {
                 }
             }
         }
-        wanted.iter().for_each(|(producer, event_id)| drop(producer.emit(*event_id, payload)));
+        for (producer, event_id) in &wanted {
+            // A full ring is counted by the producer itself.
+            let _ = producer.emit(*event_id, payload);
+        }
         wanted.len()
     }
 
