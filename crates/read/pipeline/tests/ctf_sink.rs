@@ -75,7 +75,7 @@ impl<M: Messages> Messages for Fed<M> {
             let status = self.messages.advance()?;
             if let (Feed::Every(n), Some(Message::Event(_))) = (self.feed, self.messages.current()) {
                 self.events += 1;
-                if self.events % n != 0 {
+                if !self.events.is_multiple_of(n) {
                     continue;
                 }
             }

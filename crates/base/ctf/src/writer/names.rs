@@ -1,7 +1,6 @@
 //! Names in TSDL: identifiers, reserved words, quoted text, and the underscore in front.
 
 use std::collections::HashSet;
-use std::sync::Arc;
 
 use crate::model::{ClockClass, CtfVersion, Role, Scope, StructClass, TraceClass};
 
@@ -133,22 +132,22 @@ pub(super) fn unique(name: String, used: &mut HashSet<String>) -> String {
     candidate
 }
 
-/// Names of the clocks of a trace.
-pub(super) struct ClockNames(Vec<(*const ClockClass, String)>);
+/// Names of the clocks of a trace, by id.
+pub(super) struct ClockNames(Vec<(String, String)>);
 
 impl ClockNames {
     pub(super) fn of(class: &TraceClass) -> Self {
         let mut used = HashSet::new();
         let names = class.clocks.iter().map(|clock| {
             let name = clock.name.as_deref().filter(|name| is_identifier(name)).unwrap_or(&clock.id);
-            (Arc::as_ptr(clock), unique(identifier(name), &mut used))
+            (clock.id.clone(), unique(identifier(name), &mut used))
         });
         Self(names.collect())
     }
 
     /// The name of a clock of the trace.
     pub(super) fn get(&self, clock: &ClockClass) -> &str {
-        let found = self.0.iter().find(|(at, _)| std::ptr::eq(*at, clock));
+        let found = self.0.iter().find(|(id, _)| *id == clock.id);
         found.map_or("default", |(_, name)| name)
     }
 }

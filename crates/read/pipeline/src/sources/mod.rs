@@ -7,6 +7,7 @@
 
 mod bytes;
 mod discover;
+pub mod dmesg;
 mod index;
 pub mod live;
 mod mux;

@@ -131,8 +131,7 @@ impl StreamSink {
     #[inline]
     pub(super) fn event(&mut self, trace: &TraceWriter, event: &Event<'_>) -> Result<(), Error> {
         if !self.writer.is_open() {
-            let text = format!("{}: event outside of a packet", self.path.display());
-            return Err(Error::Other(text));
+            self.open_without_packet(trace, event);
         }
         if !self.writer.event(trace, event) {
             self.split(trace, event)?;
@@ -141,6 +140,15 @@ impl StreamSink {
             self.write_pending()?;
         }
         Ok(())
+    }
+
+    /// Opens a packet for events of a stream that has none; it ends with the stream.
+    #[cold]
+    fn open_without_packet(&mut self, trace: &TraceWriter, event: &Event<'_>) {
+        self.info = PacketInfo { stream_class_id: event.stream.class.id, ..PacketInfo::default() };
+        self.values = PacketValues::default();
+        self.count();
+        self.writer.begin(trace, &event.packet(&self.info), self.values);
     }
 
     /// Ends the packet and goes on in another that begins at the event.
