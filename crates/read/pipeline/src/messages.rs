@@ -32,9 +32,10 @@ pub trait Messages {
     /// end.
     fn current(&self) -> Option<Message<'_>>;
 
-    /// Starts again near a time: the next messages are those from `ns` (nanoseconds from the
-    /// origin) on, with no stream or packet begin before them that lies before `ns`. False if this
-    /// sequence can not seek; then nothing changed.
+    /// Starts again near a time: streams begin again, then come the packets that are open at `ns`
+    /// (nanoseconds from the origin), whose begin may lie before it, and events and losses from
+    /// `ns` on; those before are left out. False if this sequence can not seek; then nothing
+    /// changed.
     ///
     /// # Errors
     /// As `advance`.
