@@ -131,8 +131,8 @@ fn idle_cpu(peer: &Peer) -> anyhow::Result<f64> {
     Ok((used()? - before) / IDLE.as_nanos() as f64 * 100.0)
 }
 
-/// CPU nanoseconds that these processes have used, threads that live now.
-pub fn cpu_ns(pids: &[u32]) -> f64 {
+/// CPU nanoseconds of the threads that these processes have now; fine enough for an idle daemon.
+fn cpu_ns(pids: &[u32]) -> f64 {
     let mut sum = 0.0;
     for pid in pids {
         let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { continue };

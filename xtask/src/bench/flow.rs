@@ -1,7 +1,6 @@
 //! From programs to files: what the consumer moves for a second of CPU, and how many events two
 //! threads get through end to end when nothing may be lost.
 
-use super::daemon::cpu_ns;
 use super::peers::{Channel, Peer, compile, scratch};
 use super::report::{Section, median};
 use crate::build::Built;
@@ -61,7 +60,7 @@ pub fn run_benchmark(built: &Built) -> anyhow::Result<()> {
 fn measure(peer: &Peer, program: &Path, what: &str) -> anyhow::Result<Run> {
     peer.start(BLOCKING, &["bench:*"])?;
     let pids = peer.daemon_pids()?;
-    let before = cpu_ns(&pids);
+    let before = cpu_seconds(&pids);
     let start = Instant::now();
     let batches = BATCHES.to_string();
     let status = peer
@@ -73,7 +72,7 @@ fn measure(peer: &Peer, program: &Path, what: &str) -> anyhow::Result<Run> {
     ensure!(status.success(), "{}: the program failed", peer.name());
     peer.verb(&["stop", "bench"])?;
     let seconds = start.elapsed().as_secs_f64();
-    let cpu_seconds = (cpu_ns(&pids) - before) / 1e9;
+    let cpu_seconds = cpu_seconds(&pids) - before;
     peer.verb(&["destroy", "bench"])?;
     // One batch more than asked: the program warms up with it.
     let events = 2.0 * (BATCHES + 1.0) * BATCH;
@@ -82,6 +81,17 @@ fn measure(peer: &Peer, program: &Path, what: &str) -> anyhow::Result<Run> {
     ensure!(bytes >= least, "{}: {bytes} bytes for {events} events", peer.name());
     std::fs::remove_dir_all(peer.trace())?;
     Ok(Run { events_per_us: events / seconds / 1e6, consumer_gb_per_s: bytes / 1e9 / cpu_seconds })
+}
+
+/// CPU seconds of these processes, threads that have ended included; in steps of 10 ms.
+fn cpu_seconds(pids: &[u32]) -> f64 {
+    let of = |pid: &u32| -> Option<f64> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // Behind the name, which may hold spaces: state is field 3, utime 14, stime 15.
+        let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
+        Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) / 100.0)
+    };
+    pids.iter().filter_map(of).sum()
 }
 
 fn folder_bytes(folder: &Path) -> anyhow::Result<f64> {
