@@ -192,7 +192,8 @@ unsafe extern "C" fn commit(context: *mut Context) {
         let thread: &Thread = &*Level::thread(level);
         let len = end as usize - Level::payload(level) as usize;
         record(recorder(context), thread, level, len);
-        thread.release(level);
+        // The level remembers the thread better than a register across the publication.
+        (*Level::thread(level)).release(level);
     }
 }
 

@@ -182,23 +182,40 @@ impl Stage {
 /// As [`record`].
 #[inline(never)]
 unsafe fn publish(site: &Site, thread: &Thread, level: *mut Level, len: usize) {
-    let mut at = site.probes.load(Ordering::Acquire); // pairs with the Release in `Site::publish`
+    let at = site.probes.load(Ordering::Acquire); // pairs with the Release in `Site::publish`
     if !at.is_null() {
         // SAFETY: a list of probes ends with a null function; those of Rust sites have recorders, which
         // live until the last reader left.
         unsafe {
-            loop {
-                record(&*(*at).data.cast::<Recorder>(), thread, level, len);
-                at = at.add(1);
-                if (*at).function.is_null() {
-                    break;
-                }
+            if !(*at.add(1)).function.is_null() {
+                publish_more(at.add(1), thread, level, len);
             }
+            record(&*(*at).data.cast::<Recorder>(), thread, level, len);
         }
     }
-    // SAFETY: the stage took it in this thread.
-    unsafe { thread.release(level) };
-    rcu::leave(thread);
+    // SAFETY: the stage took it in this thread, which the level remembers better than a register
+    // across the publication.
+    unsafe {
+        let thread = &*Level::thread(level);
+        thread.release(level);
+        rcu::leave(thread);
+    }
+}
+
+/// The same bytes go to the other channels.
+///
+/// # Safety
+/// As [`record`]; `at` is a list of probes.
+#[cold]
+#[inline(never)]
+unsafe fn publish_more(mut at: *mut Probe, thread: &Thread, level: *mut Level, len: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        while !(*at).function.is_null() {
+            record(&*(*at).data.cast::<Recorder>(), thread, level, len);
+            at = at.add(1);
+        }
+    }
 }
 
 /// The record is lost in every channel.

@@ -89,10 +89,10 @@ fn the_daemon_learns_names_levels_and_types() {
         let p = &programs[0];
         assert_eq!(p.hello.vppid, std::process::id());
         assert_eq!(p.hello.procname, compile("cc", "all.c", &[]).file_name().unwrap().to_str().unwrap());
-        let types = p.tracepoints.values().find(|t| t.name == "all:types").unwrap();
+        let types = &p.seen["all:types"];
         assert_eq!(types.loglevel.name(), "WARNING");
         assert_eq!(types.emf_uri.as_deref(), Some("http://example.invalid/types"));
-        let sum = p.tracepoints.values().find(|t| t.name == "all:sum").unwrap();
+        let sum = &p.seen["all:sum"];
         assert_eq!(sum.loglevel.name(), "DEBUG_LINE");
         assert_eq!(sum.emf_uri, None);
         let field = |name: &str| &types.fields.iter().find(|f| f.name == name).unwrap().field_type;

@@ -76,7 +76,7 @@ fn a_forked_child_records_at_once_and_registers_as_a_program() {
     daemon.programs(|programs| {
         let [parent, child] = programs else { panic!("{} programs", programs.len()) };
         assert_eq!(child.hello.vppid, parent.hello.vpid);
-        assert_eq!(child.tracepoints.len(), parent.tracepoints.len());
+        assert!(child.seen.keys().eq(parent.seen.keys()));
     });
 }
 
@@ -466,4 +466,27 @@ fn a_program_of_another_kind_of_clone_under_the_fork_helper() {
     let mut command = command(scenario(), Some(&daemon));
     run(command.args(["clonefork", "50"]).env("LD_PRELOAD", helper));
     assert_eq!(daemon.counts(), ticks([0..50, 1000..1050, 2000..2050]));
+}
+
+#[test]
+fn a_program_waits_for_a_daemon_only_as_long_as_it_was_told() {
+    let dir = std::env::temp_dir().join(format!("sillage-silent-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    // Connections are made, and nobody ever answers.
+    let _silent = std::os::unix::net::UnixListener::bind(dir.join("programs.sock")).unwrap();
+    let took = |timeout_ms: &str| {
+        let mut command = command(scenario(), None);
+        command
+            .args(["ticks", "1"])
+            .env("SILLAGE_RUNDIR", &dir)
+            .env("LTTNG_UST_REGISTER_TIMEOUT", timeout_ms);
+        let start = std::time::Instant::now();
+        run(&mut command);
+        start.elapsed()
+    };
+    let (told, none) = (took("700"), took("0"));
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(told >= Duration::from_millis(700), "{told:?}");
+    assert!(told < Duration::from_millis(2800), "it waited once, not for each provider: {told:?}");
+    assert!(none < Duration::from_millis(700), "{none:?}");
 }

@@ -33,10 +33,7 @@ fn every_type_of_field_is_recorded() {
         ];
         assert_eq!(texts(&daemon), want, "{producer}");
         daemon.programs(|p| {
-            let levels = |name: &str| {
-                let t = p[0].tracepoints.values().find(|t| t.name == name).unwrap();
-                t.loglevel.name()
-            };
+            let levels = |name: &str| p[0].seen[name].loglevel.name();
             assert_eq!((levels("scenario:text"), levels("elsewhere:never")), ("EMERG", "DEBUG_LINE"));
         });
     }

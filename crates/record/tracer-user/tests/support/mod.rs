@@ -60,6 +60,8 @@ impl Default for Options {
 pub struct Program {
     pub hello: Hello,
     pub tracepoints: BTreeMap<u32, Tracepoint>,
+    /// All that it ever registered: it takes them back before it ends.
+    pub seen: BTreeMap<String, Tracepoint>,
     stream: UnixStream,
     declared: bool,
     /// Sets of its own, when its producer is locked.
@@ -396,6 +398,7 @@ fn serve(keeper: &Keeper, clock: &Page, doorbell: &Page, mut stream: UnixStream)
                 state.programs.push(Program {
                     hello,
                     tracepoints: BTreeMap::new(),
+                    seen: BTreeMap::new(),
                     stream: stream.try_clone()?,
                     declared: false,
                     sets: Vec::new(),
@@ -407,7 +410,9 @@ fn serve(keeper: &Keeper, clock: &Page, doorbell: &Page, mut stream: UnixStream)
             ToDaemon::Tracepoints { batch, tracepoints } => {
                 let n = number.expect("hello first");
                 for t in tracepoints {
-                    state.programs[n].tracepoints.insert(t.index, t.tracepoint);
+                    let program = &mut state.programs[n];
+                    program.seen.insert(t.tracepoint.name.clone(), t.tracepoint.clone());
+                    program.tracepoints.insert(t.index, t.tracepoint);
                 }
                 declare(keeper, &mut state, n)?;
                 stream.write_all(&ToProgram::BatchDone { batch }.encode())?;
