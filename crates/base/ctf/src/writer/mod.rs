@@ -7,6 +7,7 @@
 
 mod bits;
 mod encode;
+mod extend;
 mod json;
 mod layout;
 mod names;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use crate::model::{CtfVersion, TraceClass};
 use layout::Layout;
 
+pub use extend::{ExtendedStream, with_common_member};
 pub use packet::{Finished, PacketValues, PacketWriter, patch_packet};
 
 /// The metadata of one trace and how its packets are written.

@@ -78,6 +78,9 @@ pub struct PacketWriter {
     /// Where the next record starts in the source, if nothing is left out before it and target and
     /// source agree up to there; else [`NOWHERE`].
     source_next: u64,
+    /// Address of the source packet: events may come from elsewhere (see
+    /// [`ExtendedStream`](super::ExtendedStream)).
+    source_at: usize,
     /// By position of the event class; see [`EventLayout::copy_align`](super::EventLayout).
     copy_aligns: Arc<[u64]>,
     /// Fewest bits of a timestamp in the headers of the source.
@@ -106,6 +109,7 @@ impl PacketWriter {
             saved: Vec::new(),
             clock: 0,
             source_next: NOWHERE,
+            source_at: 0,
             copy_aligns: Arc::new([]),
             time_bits: 64,
             open: false,
@@ -134,6 +138,7 @@ impl PacketWriter {
         self.clock = values.begin.or(packet.info.begin).unwrap_or(0);
         let agree = same && aligned && self.clock == packet.info.begin.unwrap_or(0);
         self.source_next = if agree { packet.info.header_size_bits } else { NOWHERE };
+        self.source_at = packet.bytes.as_ptr() as usize;
         self.copy_aligns = Arc::clone(&layout.copy_aligns);
         self.time_bits = fewest_time_bits(&class.plan.header);
         self.open = true;
@@ -180,6 +185,7 @@ impl PacketWriter {
         let at = self.taken_bytes * 8 + self.out.at;
         // The usual case: nothing was left out, and the record lies on bytes as in the source.
         if self.source_next == start
+            && self.source_at == event.bytes.as_ptr() as usize
             && (start | at | next).is_multiple_of(8)
             && self.same_place(event, at, start)
             && let Some(record) = event.bytes.get((start / 8) as usize..(next / 8) as usize)
@@ -218,8 +224,8 @@ impl PacketWriter {
         let (start, next) = event.record_bits();
         let header_align = layout.header.slots.first().map_or(1, |slot| slot.align);
         let at = at.next_multiple_of(header_align);
-        let follows =
-            self.source_next.checked_next_multiple_of(header_align).is_some_and(|next| next == start);
+        let follows = self.source_at == event.bytes.as_ptr() as usize
+            && self.source_next.checked_next_multiple_of(header_align).is_some_and(|next| next == start);
         let same = self.same_place(event, at, start);
         let cycles = event.clock.map(|clock| clock.cycles);
         let told = |bits: u32| match cycles {
