@@ -76,7 +76,7 @@ mod tests {
             assert_eq!(read(&bits.to_be_bytes(), 0, 128, true, false), want);
         };
         check(0x3fff << 112, 1.0);
-        check(0xc000_8 << 108, -3.0);
+        check(0xc_0008 << 108, -3.0);
         check(0x7fff << 112, f64::INFINITY);
         check(1 << 127, -0.0);
     }

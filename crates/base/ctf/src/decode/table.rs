@@ -53,6 +53,8 @@ struct Table {
     arrays: Vec<LazyArray>,
     /// Text and bytes that are not a slice of the packet.
     arena: Vec<u8>,
+    /// Compounds that are being filled.
+    open: Vec<usize>,
 }
 
 impl Table {
@@ -60,6 +62,7 @@ impl Table {
         self.entries.clear();
         self.arrays.clear();
         self.arena.clear();
+        self.open.clear();
     }
 }
 
@@ -109,7 +112,6 @@ struct LazyArray {
 struct Filler<'a> {
     data: &'a [u8],
     table: Table,
-    open: Vec<usize>,
 }
 
 impl Filler<'_> {
@@ -119,13 +121,13 @@ impl Filler<'_> {
     }
 
     fn open(&mut self, node: &Node, kind: Kind, a: u64) {
-        self.open.push(self.table.entries.len());
+        self.table.open.push(self.table.entries.len());
         self.leaf(node, kind, a, 0);
     }
 
     fn close(&mut self) {
         let next = self.table.entries.len() as u32;
-        if let Some(at) = self.open.pop() {
+        if let Some(at) = self.table.open.pop() {
             self.table.entries[at].next = next;
         }
     }
@@ -214,7 +216,7 @@ impl PacketDecoder {
         let table = self.tables.filled[position].get_or_init(|| {
             self.tables.used.set(true);
             let table = self.tables.spare.borrow_mut().pop().unwrap_or_default();
-            let mut filler = Filler { data, table, open: Vec::new() };
+            let mut filler = Filler { data, table };
             self.visit(class, data, scope, &mut filler);
             filler.table
         });
