@@ -156,7 +156,10 @@ pub fn wait_for_readers(timeout_ns: u64) -> bool {
         flip();
         barrier();
         let mut pause_ns = 1_000;
-        while thread::any(is_active_in_old_phase) {
+        // Not for ourselves: a signal handler may have come above a section of this thread, and left by
+        // `exit`.
+        let own = thread::current();
+        while thread::any(|t| !core::ptr::eq(t, own) && is_active_in_old_phase(t)) {
             if expired() {
                 return false;
             }

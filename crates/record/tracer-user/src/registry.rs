@@ -306,7 +306,12 @@ pub unsafe fn add_provider(node: &'static ProviderNode) {
     registry.providers = Some(NonNull::from(node));
 }
 
-/// Removes a provider. When it returns, no thread runs in its probes any more.
+/// How long the removal of a provider waits for threads in its probes, ns: a thread that left one by
+/// `siglongjmp` and never traces again, or that a debugger holds, must not keep a program from ending.
+const REMOVAL_PATIENCE_NS: u64 = 3_000_000_000;
+
+/// Removes a provider. When it returns, no thread runs in its probes any more (none that moved in
+/// the last three seconds).
 pub fn remove_provider(node: &ProviderNode) {
     let was_bound = {
         let Some(mut registry) = lock() else { return };
@@ -317,7 +322,7 @@ pub fn remove_provider(node: &ProviderNode) {
         registry.disable_entries_of(node)
     };
     if was_bound {
-        rcu::wait_for_readers(u64::MAX);
+        rcu::wait_for_readers(REMOVAL_PATIENCE_NS);
     }
 }
 

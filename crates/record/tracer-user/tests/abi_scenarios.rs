@@ -490,3 +490,8 @@ fn a_program_waits_for_a_daemon_only_as_long_as_it_was_told() {
     assert!(told < Duration::from_millis(2800), "it waited once, not for each provider: {told:?}");
     assert!(none < Duration::from_millis(700), "{none:?}");
 }
+
+#[test]
+fn a_program_may_end_in_a_signal_handler_inside_a_traced_call() {
+    both(&["leave"], |daemon, _, _| assert_eq!(daemon.counts(), ticks([0..3])));
+}

@@ -212,6 +212,22 @@ static void do_signals(int n)
 	printf("%d %d\n", calls, handled);
 }
 
+static void leave(int signal)
+{
+	(void) signal;
+	exit(0);
+}
+
+/* Ends the program inside a traced call. */
+static void do_leave(void)
+{
+	struct sigaction action = { .sa_handler = leave };
+
+	check(!sigaction(SIGUSR1, &action, NULL), "sigaction");
+	ticks(3, 0);
+	lttng_ust_tracepoint(scenario, slow, 0, raise_inside);
+}
+
 static void do_jumps(int n, int alternate)
 {
 	stack_t stack = { .ss_size = 65536 };
@@ -421,6 +437,8 @@ int main(int argc, char **argv)
 		do_signals(n);
 	else if (!strcmp(mode, "jumps"))
 		do_jumps(n, m);
+	else if (!strcmp(mode, "leave"))
+		do_leave();
 	else if (!strcmp(mode, "nest"))
 		do_nest();
 	else if (!strcmp(mode, "threads"))
