@@ -4,6 +4,7 @@
 //! one message per stream.
 
 mod bound;
+pub mod debug_info;
 mod intersection;
 mod merge;
 mod trimmer;
