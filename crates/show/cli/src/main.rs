@@ -2,10 +2,12 @@
 //!
 //! The first argument chooses the work: verbs that control recording are in `control`, verbs that
 //! read traces are in `read`. Called by the name of a program that it replaces (`babeltrace2`,
-//! `lttng`, `lttng-sessiond`), it speaks that program's command line. This file only dispatches.
+//! `lttng`, `lttng-sessiond`), it speaks that program's command line. `manual` writes the man pages.
+//! This file only dispatches.
 
 mod babeltrace2;
 mod control;
+mod manual;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -24,6 +26,8 @@ struct Sillage {
 enum Verb {
     #[command(flatten)]
     Control(control::Verb),
+    /// Write man pages and shell completions (for packages).
+    Manual(manual::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
     }
     match Sillage::try_parse_from(&arguments) {
         Ok(Sillage { general, verb: Verb::Control(verb) }) => control::run(&general, verb),
+        Ok(Sillage { verb: Verb::Manual(arguments), .. }) => manual::write(&arguments),
         Err(error) => control::usage(&arguments, &error),
     }
 }

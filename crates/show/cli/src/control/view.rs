@@ -1,4 +1,4 @@
-//! `view`: finds the trace of a session and shows it with our reader, or with another one.
+//! `view`: shows the trace of a session, or one that is named by its place, with our reader or another.
 
 use super::{Context, ERROR, error};
 use clap::Args;
@@ -6,10 +6,12 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-/// `view [SESSION] [-t DIR] [-e READER]`
+/// `view [SESSION | TRACE] [-t DIR] [-e READER]`
 #[derive(Args)]
 pub struct Arguments {
-    /// Name of the session; without one it is the current one.
+    /// Name of a session (without one, the current one), or a trace: a directory's path with a `/` in
+    /// it, or the URL of a live session, `net://HOST/host/NAME/SESSION`.
+    #[arg(value_name = "SESSION | TRACE")]
     session: Option<String>,
     /// Show the trace in this directory.
     #[arg(short, long, value_name = "DIR")]
@@ -20,8 +22,10 @@ pub struct Arguments {
 }
 
 pub fn view(context: &Context, arguments: &Arguments) -> ExitCode {
-    let dir = match &arguments.trace_path {
-        Some(dir) => dir.clone(),
+    // The names of sessions have no `/`.
+    let place = arguments.session.as_ref().filter(|s| s.contains('/')).map(PathBuf::from);
+    let dir = match arguments.trace_path.clone().or(place) {
+        Some(dir) => dir,
         None => {
             let Some(session) = context.session(arguments.session.as_deref()) else { return ERROR.into() };
             match context.client().and_then(|mut client| client.sessions()) {
