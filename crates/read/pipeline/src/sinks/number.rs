@@ -20,34 +20,35 @@ fn pair(value: u32) -> [u8; 2] {
 /// Appends a decimal number.
 #[inline]
 pub(crate) fn push_u64(out: &mut Vec<u8>, value: u64) {
-    if value < 10 {
-        out.push(b'0' + value as u8);
+    const EIGHT: u64 = 100_000_000;
+    if value < EIGHT {
+        push_short(out, value as u32);
         return;
     }
-    let mut text = [0u8; 20];
-    let mut at = text.len();
-    let mut value = value;
-    while value > u64::from(u32::MAX) {
-        let rest = (value % 100_000_000) as u32;
-        value /= 100_000_000;
-        let eight = digits8(rest);
-        at -= 8;
-        text[at..at + 8].copy_from_slice(&eight);
-    }
-    let mut value = value as u32;
-    while value >= 100 {
-        at -= 2;
-        text[at..at + 2].copy_from_slice(&pair(value % 100));
-        value /= 100;
-    }
-    if value >= 10 {
-        at -= 2;
-        text[at..at + 2].copy_from_slice(&pair(value));
+    push_long(out, value);
+}
+
+#[inline(never)]
+fn push_long(out: &mut Vec<u8>, value: u64) {
+    const EIGHT: u64 = 100_000_000;
+    let (high, low) = (value / EIGHT, (value % EIGHT) as u32);
+    if high < EIGHT {
+        push_short(out, high as u32);
     } else {
-        at -= 1;
-        text[at] = b'0' + value as u8;
+        push_short(out, (high / EIGHT) as u32);
+        out.extend_from_slice(&digits8((high % EIGHT) as u32));
     }
-    out.extend_from_slice(&text[at..]);
+    out.extend_from_slice(&digits8(low));
+}
+
+/// Appends a number below 10^8: all eight digits, moved left over the zeros in front, and then
+/// only as many as there are. Copies of a fixed size need no loop.
+#[inline]
+fn push_short(out: &mut Vec<u8>, value: u32) {
+    let digits = u64::from_le_bytes(digits8(value));
+    let zeros = ((digits ^ 0x3030_3030_3030_3030).trailing_zeros() / 8).min(7);
+    out.extend_from_slice(&(digits >> (8 * zeros)).to_le_bytes());
+    out.truncate(out.len() - zeros as usize);
 }
 
 /// Appends a decimal number with its sign.
@@ -59,22 +60,26 @@ pub(crate) fn push_i64(out: &mut Vec<u8>, value: i64) {
     push_u64(out, value.unsigned_abs());
 }
 
-/// Eight digits, zero-padded.
+/// Eight digits, zero-padded, of a number below 10^8. All of them at once: halves, pairs and digits
+/// are split in parallel in the lanes of a word by multiplying with the inverse of 100 and 10.
 #[inline]
 fn digits8(value: u32) -> [u8; 8] {
     let (high, low) = (value / 10_000, value % 10_000);
-    let [a, b] = pair(high / 100);
-    let [c, d] = pair(high % 100);
-    let [e, f] = pair(low / 100);
-    let [g, h] = pair(low % 100);
-    [a, b, c, d, e, f, g, h]
+    let halves = u64::from(high) | u64::from(low) << 32;
+    let hundreds = ((halves * 10_486) >> 20) & 0x7f_0000_007f;
+    let pairs = hundreds | (halves - 100 * hundreds) << 16;
+    let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
+    let digits = tens | (pairs - 10 * tens) << 8;
+    (digits + 0x3030_3030_3030_3030).to_le_bytes()
 }
 
 /// Nine digits, zero-padded: the nanoseconds of a second.
 #[inline]
 pub(crate) fn digits9(value: u32) -> [u8; 9] {
-    let [a, b, c, d, e, f, g, h] = digits8(value / 10);
-    [a, b, c, d, e, f, g, h, b'0' + (value % 10) as u8]
+    let mut out = [0; 9];
+    out[..8].copy_from_slice(&digits8(value / 10));
+    out[8] = b'0' + (value % 10) as u8;
+    out
 }
 
 /// Two digits, zero-padded.
@@ -102,6 +107,40 @@ pub(crate) fn push_radix(out: &mut Vec<u8>, mut value: u64, bits_per_digit: u32,
 pub(crate) const LOWER: &[u8; 16] = b"0123456789abcdef";
 /// Digits of [`push_radix`] in upper case.
 pub(crate) const UPPER: &[u8; 16] = b"0123456789ABCDEF";
+
+/// Longest text of a [`Piece`] that is copied in one go.
+const PIECE_SIZE_BYTES: usize = 32;
+
+/// Text that is appended again and again: short ones by a copy of fixed size, which is faster than
+/// one of a length that the processor does not know in advance.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Piece {
+    head: [u8; PIECE_SIZE_BYTES],
+    len: usize,
+    /// What does not fit the head.
+    tail: Box<[u8]>,
+}
+
+impl Piece {
+    /// A piece of this text.
+    pub(crate) fn new(text: &[u8]) -> Self {
+        let (start, tail) = text.split_at(text.len().min(PIECE_SIZE_BYTES));
+        let mut head = [0; PIECE_SIZE_BYTES];
+        head[..start.len()].copy_from_slice(start);
+        Self { head, len: start.len(), tail: tail.into() }
+    }
+
+    /// Appends the text.
+    #[inline]
+    pub(crate) fn push(&self, out: &mut Vec<u8>) {
+        let from = out.len();
+        out.extend_from_slice(&self.head);
+        out.truncate(from + self.len);
+        if !self.tail.is_empty() {
+            out.extend_from_slice(&self.tail);
+        }
+    }
+}
 
 /// Appends `value` zero-padded to `width` digits.
 pub(crate) fn push_padded(out: &mut Vec<u8>, value: u64, width: usize) {
@@ -187,12 +226,31 @@ mod tests {
     }
 
     #[test]
+    fn eight_digits_at_once() {
+        let check = |value: u32| {
+            assert_eq!(digits8(value), *format!("{value:08}").as_bytes().first_chunk().expect("8"))
+        };
+        (0..20_000).for_each(check);
+        (0..100_000_000).step_by(9_973).for_each(check);
+        (0..10_000).for_each(|low| check(99_990_000 + low));
+    }
+
+    #[test]
     fn integers() {
         for value in [0, 9, 10, 99, 100, 4_294_967_295, 4_294_967_296, 10_000_000_000_000_000, u64::MAX] {
             assert_eq!(text(|out| push_u64(out, value)), value.to_string());
         }
         for value in [i64::MIN, -10, -1, 0, i64::MAX] {
             assert_eq!(text(|out| push_i64(out, value)), value.to_string());
+        }
+        for digits in 1..=20 {
+            let value = (0..digits).fold(0u64, |value, digit| value.wrapping_mul(10) + digit % 9 + 1);
+            assert_eq!(text(|out| push_u64(out, value)), value.to_string());
+            assert_eq!(text(|out| push_u64(out, value / 10 * 10)), (value / 10 * 10).to_string());
+        }
+        for length in [0, 1, 31, 32, 33, 100] {
+            let long = "y".repeat(length);
+            assert_eq!(text(|out| Piece::new(long.as_bytes()).push(out)), long);
         }
         assert_eq!(&digits9(7_000_089), b"007000089");
         assert_eq!(text(|out| push_padded(out, 42, 5)), "00042");

@@ -42,12 +42,21 @@ pub struct WallClock {
     with_date: bool,
     second: i64,
     text: Vec<u8>,
+    /// `[HH:MM:SS.nnnnnnnnn] (+d.nnnnnnnnn) `, of which only the digits change.
+    frame: [u8; FRAME_SIZE_BYTES],
 }
+
+/// No second that a time is in, and far from overflow.
+const NO_SECOND: i64 = i64::MIN / NS_PER_S;
+
+/// Size of the text that [`WallClock::push_with_delta`] writes.
+const FRAME_SIZE_BYTES: usize = 36;
 
 impl WallClock {
     /// A clock that writes `HH:MM:SS.nnnnnnnnn`, after `YYYY-MM-DD ` if `with_date`.
     pub fn new(zone: Zone, with_date: bool) -> Self {
-        Self { zone, with_date, second: i64::MIN, text: Vec::with_capacity(24) }
+        let frame = *b"[HH:MM:SS.nnnnnnnnn] (+d.nnnnnnnnn) ";
+        Self { zone, with_date, second: NO_SECOND, text: Vec::with_capacity(24), frame }
     }
 
     /// Appends the time at `ns`.
@@ -59,6 +68,29 @@ impl WallClock {
         }
         out.extend_from_slice(&self.text);
         out.extend_from_slice(&digits9(fraction));
+    }
+
+    /// Appends `[TIME] (+DELTA) ` if the time has no date and the difference is less than ten
+    /// seconds and not negative; else nothing, and gives false.
+    #[inline]
+    pub(crate) fn push_with_delta(&mut self, out: &mut Vec<u8>, ns: i64, delta_ns: i64) -> bool {
+        if ns < 0 || !(0..10 * NS_PER_S).contains(&delta_ns) || self.with_date {
+            return false;
+        }
+        // No division as long as the second stays the same.
+        let mut fraction = ns.wrapping_sub(self.second.wrapping_mul(NS_PER_S)).cast_unsigned();
+        if fraction >= NS_PER_S as u64 {
+            let (second, rest) = split(ns);
+            self.change(second);
+            fraction = u64::from(rest);
+        }
+        self.frame[10..19].copy_from_slice(&digits9(fraction as u32));
+        let (delta, fraction) =
+            if delta_ns < NS_PER_S { (0, delta_ns) } else { (delta_ns / NS_PER_S, delta_ns % NS_PER_S) };
+        self.frame[23] = b'0' + delta as u8;
+        self.frame[25..34].copy_from_slice(&digits9(fraction as u32));
+        out.extend_from_slice(&self.frame);
+        true
     }
 
     #[cold]
@@ -86,6 +118,9 @@ impl WallClock {
             self.text.extend_from_slice(&digits2(value));
             self.text.push(end);
         }
+        if let Some(time) = self.text.last_chunk::<9>() {
+            self.frame[1..10].copy_from_slice(time);
+        }
     }
 }
 
@@ -104,6 +139,10 @@ pub(crate) fn push_seconds(out: &mut Vec<u8>, ns: i64) {
 /// Whole second at or before `ns`, and the nanoseconds after it.
 #[inline]
 fn split(ns: i64) -> (i64, u32) {
+    if ns >= 0 {
+        let ns = ns.cast_unsigned();
+        return ((ns / NS_PER_S as u64).cast_signed(), (ns % NS_PER_S as u64) as u32);
+    }
     (ns.div_euclid(NS_PER_S), ns.rem_euclid(NS_PER_S) as u32)
 }
 
@@ -140,6 +179,19 @@ mod tests {
         assert_eq!(at(Zone::Utc, false, i64::MAX), "23:47:16.854775807");
         let zone = TimeZone::posix("EST5EDT,M3.2.0,M11.1.0").map(Zone::Local);
         assert_eq!(zone.map(|zone| at(zone, true, 0)).ok().as_deref(), Some("1969-12-31 19:00:00.000000000"));
+    }
+
+    #[test]
+    fn with_the_difference() {
+        let mut clock = WallClock::new(Zone::Utc, false);
+        let mut out = Vec::new();
+        assert!(clock.push_with_delta(&mut out, 3_661_000_000_005, 9_000_000_120));
+        assert!(clock.push_with_delta(&mut out, 3_662_123_456_789, 7));
+        assert!(!clock.push_with_delta(&mut out, 3_662_123_456_789, 10 * NS_PER_S));
+        assert!(!clock.push_with_delta(&mut out, 3_662_123_456_789, -1));
+        assert!(!clock.push_with_delta(&mut out, -1, 1));
+        let want = "[01:01:01.000000005] (+9.000000120) [01:01:02.123456789] (+0.000000007) ";
+        assert_eq!(String::from_utf8_lossy(&out), want);
     }
 
     #[test]

@@ -404,7 +404,7 @@ fn write_trace(
         if let Some(uuid) = uuid.filter(|_| !by_uid && options.with_uuid) {
             pen.text_property("UUID", &uuid);
         }
-        write_environment(pen, class);
+        write_environment(pen, class, dialect);
         let mut sorted = streams.to_vec();
         sorted.sort_unstable();
         for (class_id, id) in sorted {
@@ -442,7 +442,7 @@ fn write_identity(pen: &mut Pen<'_>, class: &TraceClass, uuid: Option<&str>, opt
     }
 }
 
-fn write_environment(pen: &mut Pen<'_>, class: &TraceClass) {
+fn write_environment(pen: &mut Pen<'_>, class: &TraceClass, dialect: Dialect) {
     let count = class.environment.len() as u64;
     if count == 0 {
         return;
@@ -463,7 +463,11 @@ fn write_environment(pen: &mut Pen<'_>, class: &TraceClass) {
                 EnvValue::Integer(value) => sillage_ctf::model::Datum::Signed(*value),
                 EnvValue::Text(text) => sillage_ctf::model::Datum::Text(text.clone()),
             };
-            write_datum(pen, &datum);
+            // From 2.1 on, nothing follows the colon of an empty text.
+            let empty = matches!(value, EnvValue::Text(text) if text.is_empty());
+            if !empty || dialect == Dialect::V2_0 {
+                write_datum(pen, &datum);
+            }
             pen.plain("\n");
         }
     });

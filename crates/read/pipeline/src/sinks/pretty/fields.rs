@@ -9,7 +9,7 @@ use sillage_ctf::{FieldVisitor, Node, Scalar, Scalars};
 
 use super::palette::Palette;
 use super::value::{EnumStyle, Radix, push_bits, push_enum, push_quoted};
-use crate::sinks::number::{LOWER, push_general, push_u64};
+use crate::sinks::number::{LOWER, Piece, push_general, push_i64, push_u64};
 
 /// What is prepared for a field.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ struct Form {
 enum Lead {
     #[default]
     Nothing,
-    Member(Box<[u8]>),
+    Member(Piece),
     Element,
 }
 
@@ -64,6 +64,7 @@ pub(super) struct FieldWriter<'a> {
     pub out: &'a mut Vec<u8>,
     pub forms: &'a mut Forms,
     pub names: bool,
+    pub colored: bool,
     pub palette: &'a Palette,
     pub style: EnumStyle,
     /// Next index of each array that is open.
@@ -79,7 +80,7 @@ impl FieldWriter<'_> {
         }
         match &self.forms.0[node.id].lead {
             Lead::Nothing => {}
-            Lead::Member(text) => self.out.extend_from_slice(text),
+            Lead::Member(text) => text.push(self.out),
             Lead::Element => {
                 if let Some(index) = self.indexes.last_mut() {
                     push_element(self.out, *index, self.names);
@@ -110,7 +111,7 @@ impl FieldWriter<'_> {
                     text.extend_from_slice(self.palette.reset);
                     text.extend_from_slice(b" = ");
                 }
-                Lead::Member(text.into())
+                Lead::Member(Piece::new(&text))
             }
         };
         let inside = match &node.class.kind {
@@ -154,7 +155,20 @@ impl FieldWriter<'_> {
     }
 
     #[inline]
-    fn lead_and_integer(&mut self, node: &Node, raw: u64) {
+    fn lead_and_integer(&mut self, node: &Node, raw: u64, signed: bool) {
+        // The usual case by itself: a member in base 10, without colours.
+        if let Some(Form { lead: Lead::Member(text), look: Look::Integer(Radix::Decimal), .. }) =
+            self.forms.0.get(node.id)
+            && !self.colored
+        {
+            text.push(self.out);
+            if signed {
+                push_i64(self.out, raw.cast_signed());
+            } else {
+                push_u64(self.out, raw);
+            }
+            return;
+        }
         self.lead(node);
         if let FieldKind::Integer(class) = &node.class.kind {
             self.integer(node.id, class, raw);
@@ -190,12 +204,12 @@ fn push_element(out: &mut Vec<u8>, index: u64, names: bool) {
 impl FieldVisitor for FieldWriter<'_> {
     #[inline]
     fn unsigned(&mut self, node: &Node, value: u64) {
-        self.lead_and_integer(node, value);
+        self.lead_and_integer(node, value, false);
     }
 
     #[inline]
     fn signed(&mut self, node: &Node, value: i64) {
-        self.lead_and_integer(node, value.cast_unsigned());
+        self.lead_and_integer(node, value.cast_unsigned(), true);
     }
 
     fn boolean(&mut self, node: &Node, value: bool) {
@@ -292,7 +306,7 @@ impl FieldVisitor for FieldWriter<'_> {
                 (Scalar::Bool(true), _) => self.value(|out| out.extend_from_slice(b"true")),
                 (Scalar::Bool(false), _) => self.value(|out| out.extend_from_slice(b"false")),
                 (Scalar::Unsigned(raw) | Scalar::Bits(raw), _) => self.value(|out| push_u64(out, raw)),
-                (Scalar::Signed(value), None) => self.value(|out| crate::sinks::number::push_i64(out, value)),
+                (Scalar::Signed(value), None) => self.value(|out| push_i64(out, value)),
             }
         }
         self.close(b" ]");

@@ -27,7 +27,7 @@ use self::fields::{FieldWriter, Forms};
 use self::head::head_of;
 use self::palette::Palette;
 use self::value::EnumStyle;
-use super::number::{push_padded, push_u64};
+use super::number::{Piece, push_padded, push_u64};
 use super::time::{WallClock, push_seconds};
 use super::{Output, Sink};
 use crate::Error;
@@ -44,6 +44,8 @@ pub struct Pretty {
     streams: Vec<Vec<StreamState>>,
     traces: Vec<TraceForms>,
     indexes: Vec<u64>,
+    /// Times are shown as `[TIME] (+DELTA) ` without colours.
+    is_plain: bool,
 }
 
 #[derive(Debug, Default)]
@@ -55,9 +57,11 @@ struct LastTimes {
 
 #[derive(Debug)]
 struct StreamState {
+    /// The trace, and where its forms are.
+    of: Arc<Trace>,
     trace: usize,
-    /// Text of the context of the packet, with its scope name and separator.
-    packet: Vec<u8>,
+    /// Text of the context of the packet, with its scope name.
+    packet: Piece,
 }
 
 /// What is prepared for a trace.
@@ -80,10 +84,11 @@ struct StreamForms {
 #[derive(Debug)]
 struct EventForms {
     /// From after the time to the name.
-    head: Box<[u8]>,
-    has_common: bool,
-    has_specific: bool,
-    has_payload: bool,
+    head: Piece,
+    /// What stands before each scope; none for a scope that there is not.
+    common_lead: Option<Piece>,
+    specific_lead: Option<Piece>,
+    payload_lead: Option<Piece>,
     specific: Forms,
     payload: Forms,
 }
@@ -103,6 +108,7 @@ impl Pretty {
         };
         Self {
             palette: Palette::new(options.color),
+            is_plain: options.delta && !options.color && !options.names.header,
             options,
             wall,
             output,
@@ -140,35 +146,31 @@ impl Pretty {
         let Some(Some(own)) = forms.events.get_mut(event.class.index) else {
             return Ok(());
         };
-        out.extend_from_slice(&own.head);
-        let mut between = false;
-        if !state.packet.is_empty() {
-            out.extend_from_slice(&state.packet);
-            between = true;
+        own.head.push(out);
+        state.packet.push(out);
+        let colored = options.color;
+        if let Some(lead) = &own.common_lead
+            && let Some(forms) = forms.streams.get_mut(stream.class.index)
+        {
+            lead.push(out);
+            let forms = &mut forms.common;
+            let mut writer =
+                FieldWriter { out, forms, names: names.context, colored, palette, style, indexes };
+            event.visit(Scope::CommonContext, &mut writer);
         }
-        let common = forms.streams.get_mut(stream.class.index).map(|forms| &mut forms.common);
-        for (scope, forms, show_names, title) in [
-            (Scope::CommonContext, common.filter(|_| own.has_common), names.context, "stream.event.context"),
-            (
-                Scope::SpecificContext,
-                own.has_specific.then_some(&mut own.specific),
-                names.context,
-                "event.context",
-            ),
-            (Scope::Payload, own.has_payload.then_some(&mut own.payload), names.payload, "event.fields"),
-        ] {
-            let Some(forms) = forms else {
-                continue;
-            };
-            if between {
-                out.extend_from_slice(b", ");
-            }
-            between = true;
-            if names.scope {
-                push_name(out, title, palette);
-            }
-            let mut writer = FieldWriter { out, forms, names: show_names, palette, style, indexes };
-            event.visit(scope, &mut writer);
+        if let Some(lead) = &own.specific_lead {
+            lead.push(out);
+            let forms = &mut own.specific;
+            let mut writer =
+                FieldWriter { out, forms, names: names.context, colored, palette, style, indexes };
+            event.visit(Scope::SpecificContext, &mut writer);
+        }
+        if let Some(lead) = &own.payload_lead {
+            lead.push(out);
+            let forms = &mut own.payload;
+            let mut writer =
+                FieldWriter { out, forms, names: names.payload, colored, palette, style, indexes };
+            event.visit(Scope::Payload, &mut writer);
         }
         out.push(b'\n');
         output.settle()
@@ -177,6 +179,15 @@ impl Pretty {
     /// Writes the time and the time since the event before.
     #[inline]
     fn time(&mut self, clock: Option<ClockSnapshot>) -> Result<(), Error> {
+        if self.is_plain
+            && let Some(ns) = clock.and_then(|clock| clock.ns)
+            && let Some(last) = self.times.ns
+            && let Some(wall) = &mut self.wall
+            && wall.push_with_delta(&mut self.output.bytes, ns, ns.wrapping_sub(last))
+        {
+            self.times.ns = Some(ns);
+            return Ok(());
+        }
         let names = self.options.names.header;
         if names {
             push_name(&mut self.output.bytes, "timestamp", &self.palette);
@@ -267,7 +278,7 @@ impl Pretty {
     #[inline]
     fn find(&self, stream: &Stream) -> Option<usize> {
         let states = self.streams.get(stream.index)?;
-        states.iter().position(|state| Arc::ptr_eq(&self.traces[state.trace].trace, &stream.trace))
+        states.iter().position(|state| Arc::ptr_eq(&state.of, &stream.trace))
     }
 
     #[cold]
@@ -280,16 +291,19 @@ impl Pretty {
         if self.streams.len() <= stream.index {
             self.streams.resize_with(stream.index + 1, Vec::new);
         }
-        self.streams[stream.index].push(StreamState { trace, packet: Vec::new() });
+        self.streams[stream.index].push(StreamState {
+            of: Arc::clone(&stream.trace),
+            trace,
+            packet: Piece::default(),
+        });
         self.streams[stream.index].len() - 1
     }
 
     /// Prepares the text of a packet's context, which `visit` tells.
     fn packet(&mut self, stream: &Stream, place: usize, visit: impl FnOnce(&mut FieldWriter<'_>)) {
         let state = &mut self.streams[stream.index][place];
-        state.packet.clear();
-        let shown = stream.class.packet_context.as_deref().and_then(|class| class.as_struct());
-        if !shown.is_some_and(|class| class.members.is_empty() || class.visible().next().is_some()) {
+        state.packet = Piece::default();
+        if !shows_packet_context(stream) {
             return;
         }
         let trace = &mut self.traces[state.trace];
@@ -297,17 +311,20 @@ impl Pretty {
         let Some(forms) = trace.stream_forms(stream.class.index) else {
             return;
         };
+        let mut text = Vec::new();
         if self.options.names.scope {
-            push_name(&mut state.packet, "stream.packet.context", &self.palette);
+            push_name(&mut text, "stream.packet.context", &self.palette);
         }
         visit(&mut FieldWriter {
-            out: &mut state.packet,
+            out: &mut text,
             forms: &mut forms.packet,
             names: self.options.names.context,
+            colored: self.options.color,
             palette: &self.palette,
             style,
             indexes: &mut self.indexes,
         });
+        state.packet = Piece::new(&text);
     }
 
     /// Tells of a loss.
@@ -402,15 +419,32 @@ impl TraceForms {
         if self.events.len() <= index {
             self.events.resize_with(index + 1, || None);
         }
+        let mut between = shows_packet_context(event.stream);
+        let mut lead = |there: bool, title: &str| {
+            there.then(|| {
+                let mut text =
+                    if std::mem::replace(&mut between, true) { b", ".to_vec() } else { Vec::new() };
+                if options.names.scope {
+                    push_name(&mut text, title, palette);
+                }
+                Piece::new(&text)
+            })
+        };
         self.events[index] = Some(Box::new(EventForms {
-            head: head_of(event, options, palette).into(),
-            has_common: event.stream.class.common_context.is_some(),
-            has_specific: event.class.specific_context.is_some(),
-            has_payload: event.class.payload.is_some(),
+            head: Piece::new(&head_of(event, options, palette)),
+            common_lead: lead(event.stream.class.common_context.is_some(), "stream.event.context"),
+            specific_lead: lead(event.class.specific_context.is_some(), "event.context"),
+            payload_lead: lead(event.class.payload.is_some(), "event.fields"),
             specific: Forms::default(),
             payload: Forms::default(),
         }));
     }
+}
+
+/// Whether there is a packet context to show: a structure of hidden members only is none.
+fn shows_packet_context(stream: &Stream) -> bool {
+    let class = stream.class.packet_context.as_deref().and_then(|class| class.as_struct());
+    class.is_some_and(|class| class.members.is_empty() || class.visible().next().is_some())
 }
 
 /// Appends a name of what stands before the event's name, or of a scope.
