@@ -23,6 +23,7 @@ struct Sillage {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, and it is parsed once")]
 enum Verb {
     #[command(flatten)]
     Control(control::Verb),

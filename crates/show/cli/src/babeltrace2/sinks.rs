@@ -212,8 +212,8 @@ fn build_ctf(taken: &mut Taken) -> Result<TellingCtf> {
         Some(Datum::Text(text)) if ["1", "1.8"].contains(&text.as_str()) => CtfVersion::V1_8,
         Some(Datum::Signed(2) | Datum::Unsigned(2)) => CtfVersion::V2,
         Some(Datum::Text(text)) if ["2", "2.0"].contains(&text.as_str()) => CtfVersion::V2,
-        Some(Datum::Real(real)) if real == 2.0 => CtfVersion::V2,
-        Some(Datum::Real(real)) if real == 1.8 => CtfVersion::V1_8,
+        Some(Datum::Real(2.0)) => CtfVersion::V2,
+        Some(Datum::Real(1.8)) => CtfVersion::V1_8,
         Some(_) => bail!("parameter `ctf-version` must be 1 or 2"),
     };
     options.index = match taken.text("create-lttng-index")?.as_deref() {
