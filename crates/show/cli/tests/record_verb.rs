@@ -109,8 +109,8 @@ fn what_cannot_run_says_so() {
 fn real_library() -> Option<PathBuf> {
     let beside = PathBuf::from(env!("CARGO_BIN_EXE_sillage"));
     let target = beside.parent()?.parent()?;
-    let found = ["release", "debug"].map(|profile| target.join(profile)).into_iter();
-    let found = found.filter(|dir| dir.join("libsillage_ust.so").exists()).next();
+    let mut profiles = ["release", "debug"].map(|profile| target.join(profile)).into_iter();
+    let found = profiles.find(|dir| dir.join("libsillage_ust.so").exists());
     if found.is_none() {
         eprintln!(
             "SKIPPED: the tracer library is not built (cargo build --release -p sillage-tracer-user-abi)"
