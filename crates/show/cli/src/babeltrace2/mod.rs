@@ -19,7 +19,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use sillage_pipeline::ctf::model::Datum;
 
 use self::graph::{ClassName, Graph, check_log_level};
 use self::options::{Item, Reader, Spec, flag, value};
@@ -146,7 +145,9 @@ fn convert_command(arguments: &[String]) -> Result<()> {
         convert::Request::Run { arguments, stream_intersection } => {
             let mut graph = Graph::parse(&arguments)?;
             graph.stream_intersection = stream_intersection;
-            run::run(&graph)?;
+            if !extra::list_sessions(&graph)? {
+                run::run(&graph)?;
+            }
         }
     }
     Ok(())
@@ -189,9 +190,4 @@ fn query_command(arguments: &[String]) -> Result<()> {
     plugins::check(&class)?;
     print!("{}", params::show(&query::query(&class, object, given)?));
     Ok(())
-}
-
-/// Objects of the classes in [`extra`].
-fn extra_query(class: &ClassName, object: &str, _: params::Params) -> Result<Datum> {
-    bail!("`{}.{}` has no object `{object}`", class.plugin, class.class)
 }

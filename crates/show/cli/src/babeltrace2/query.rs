@@ -41,7 +41,7 @@ pub fn query(class: &ClassName, object: &str, params: Params) -> Result<Datum> {
             };
             metadata_info(Path::new(&path))
         }
-        _ => super::extra_query(class, object, params),
+        _ => super::extra::query(class, object, params),
     }
 }
 

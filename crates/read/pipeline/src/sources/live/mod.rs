@@ -11,11 +11,13 @@ mod stream;
 mod url;
 mod viewer;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use sillage_ctf::{Message, MetadataOptions, Warning};
-use sillage_protocol::live::{MINOR, Seek, Session};
+use sillage_protocol::live::MINOR;
+
+pub use sillage_protocol::live::{Seek, Session, TraceFormat};
 
 pub use link::{Link, TcpLink};
 pub use stream::LivePackets;
@@ -258,6 +260,8 @@ impl Messages for Live {
                 Err(error) => return self.unless_interrupted(Err(error)),
             }
         }
+        // Only looked at here: what a relay has sent is told to its end.
+        self.is_over |= self.options.interrupted.load(Ordering::Relaxed);
         if self.is_over {
             return Ok(Status::End);
         }
