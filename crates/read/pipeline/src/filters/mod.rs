@@ -6,10 +6,12 @@
 mod bound;
 pub mod debug_info;
 mod intersection;
+mod matcher;
 mod merge;
 mod trimmer;
 
 pub use bound::{Bound, BoundError};
 pub use intersection::{Intersection, intersect};
+pub use matcher::Matcher;
 pub use merge::Merge;
 pub use trimmer::Trimmer;

@@ -9,14 +9,22 @@ mod output;
 mod time;
 
 mod counter;
+mod csv;
 pub mod ctf;
 pub mod details;
+mod json;
+mod perfetto;
 pub mod pretty;
+mod stats;
 
 use sillage_ctf::{Message, Packet};
 
 pub use counter::Counter;
-pub use output::{Output, write_all_to};
+pub use csv::Csv;
+pub use json::JsonLines;
+pub use output::Output;
+pub use perfetto::Perfetto;
+pub use stats::{EventStats, Stats, StreamStats};
 pub use time::{WallClock, Zone};
 
 use crate::{Error, Messages, Status};
