@@ -22,7 +22,7 @@ use sillage_ctf::{Message, Packet};
 pub use counter::Counter;
 pub use csv::Csv;
 pub use json::JsonLines;
-pub use output::Output;
+pub use output::{Output, write_all_to};
 pub use perfetto::Perfetto;
 pub use stats::{EventStats, Stats, StreamStats};
 pub use time::{WallClock, Zone};

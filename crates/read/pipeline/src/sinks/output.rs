@@ -70,3 +70,19 @@ impl Output {
         self.writer.flush().map_err(|error| Error::io(&self.name, error))
     }
 }
+
+/// An output whose bytes are sent to a channel, for tests and for callers that show them
+/// themselves.
+pub fn write_all_to(sender: std::sync::mpsc::Sender<Vec<u8>>) -> Output {
+    struct Channel(std::sync::mpsc::Sender<Vec<u8>>);
+    impl Write for Channel {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.send(bytes.to_vec()).map_err(|_| std::io::ErrorKind::BrokenPipe)?;
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    Output::new(Box::new(Channel(sender)), "channel")
+}
