@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn quads() {
         assert_eq!(quad(1.0), 0x3fff << 112);
-        assert_eq!(quad(-3.0), 0xc000_8 << 108);
+        assert_eq!(quad(-3.0), 0xc_0008 << 108);
         assert_eq!(quad(f64::INFINITY), 0x7fff << 112);
         assert_eq!(quad(-0.0), 1 << 127);
     }
