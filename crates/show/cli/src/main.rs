@@ -7,7 +7,9 @@
 
 mod babeltrace2;
 mod control;
+mod interrupt;
 mod manual;
+mod read;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -15,6 +17,7 @@ use std::process::ExitCode;
 /// Record, move and read traces of programs and of the kernel.
 #[derive(Parser)]
 #[command(name = "sillage", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(after_help = "`sillage babeltrace2 ...` speaks the command line of Babeltrace 2.")]
 struct Sillage {
     #[command(flatten)]
     general: control::General,
@@ -23,10 +26,11 @@ struct Sillage {
 }
 
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, and it is parsed once")]
 enum Verb {
     #[command(flatten)]
     Control(control::Verb),
+    #[command(flatten)]
+    Read(read::Verb),
     /// Write man pages and shell completions (for packages).
     Manual(manual::Arguments),
 }
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
     }
     match Sillage::try_parse_from(&arguments) {
         Ok(Sillage { general, verb: Verb::Control(verb) }) => control::run(&general, verb),
+        Ok(Sillage { general, verb: Verb::Read(verb) }) => read::run(&general, &verb),
         Ok(Sillage { verb: Verb::Manual(arguments), .. }) => manual::write(&arguments),
         Err(error) => control::usage(&arguments, &error),
     }

@@ -1,11 +1,8 @@
 //! Component classes that are not about files: live sessions, kernel messages, debug information.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result, bail};
-use rustix::event::{PollFd, PollFlags, poll};
 use sillage_pipeline::Messages;
 use sillage_pipeline::ctf::model::Datum;
 use sillage_pipeline::filters::debug_info::{DebugInfo, DebugInfoOptions};
@@ -13,7 +10,6 @@ use sillage_pipeline::sources::dmesg::{DateFraction, Dmesg, DmesgOptions};
 use sillage_pipeline::sources::live::{
     self, Live, LiveOptions, LiveUrl, Session, SessionNotFound, Target, TraceFormat,
 };
-use sillage_session::signals::{Signal, Signals};
 
 use super::graph::{ClassName, Component, Graph, Kind};
 use super::params::{Params, Taken};
@@ -72,7 +68,7 @@ fn live(component: &Component, taken: &mut Taken) -> Result<(LiveUrl, LiveOption
             bail!("{}: `session-not-found-action` is `{other}`, not continue, fail or end", component.name)
         }
     };
-    let interrupted = interruption().context("signals")?;
+    let interrupted = crate::interrupt::flag().context("signals")?;
     Ok((LiveUrl::parse(url)?, LiveOptions { session_not_found, interrupted, ..LiveOptions::default() }))
 }
 
@@ -155,21 +151,4 @@ pub fn query(class: &ClassName, object: &str, params: Params) -> Result<Datum> {
         Datum::Map(map)
     });
     Ok(Datum::List(list.collect()))
-}
-
-/// A flag that the first Ctrl-C sets.
-fn interruption() -> std::io::Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let mut signals = Signals::catch(&[Signal::Interrupt, Signal::Terminate])?;
-    let flag = Arc::clone(&interrupted);
-    std::thread::Builder::new().name("interruption".to_owned()).spawn(move || {
-        loop {
-            // An interrupted wait is a signal, which is looked at anyway.
-            let _ = poll(&mut [PollFd::new(&signals, PollFlags::IN)], None);
-            if signals.take().is_some() {
-                flag.store(true, Ordering::Relaxed);
-            }
-        }
-    })?;
-    Ok(interrupted)
 }

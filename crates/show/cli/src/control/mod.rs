@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 pub use daemon::sessiond;
+pub use view::place as place_of_trace;
 
 /// Options in front of the verb.
 #[derive(Args)]
@@ -69,8 +70,6 @@ pub enum Verb {
     EnableEvent(event::Enable),
     /// Disable recording event rules.
     DisableEvent(event::Disable),
-    /// Show a session's trace as text.
-    View(view::Arguments),
     /// Show the version.
     Version,
     /// Run the session daemon.
@@ -108,6 +107,20 @@ pub struct Context {
 }
 
 impl Context {
+    /// Says what is wrong if there is no place for it.
+    fn new(general: &General) -> Option<Self> {
+        let Some(place) = Place::from_environment() else {
+            error!("Neither HOME nor a run directory is known; set HOME or SILLAGE_RUNDIR");
+            return None;
+        };
+        Some(Self {
+            place,
+            quiet: general.quiet,
+            no_sessiond: general.no_sessiond,
+            sessiond_path: general.sessiond_path.clone(),
+        })
+    }
+
     /// The daemon, if there is one.
     fn client(&self) -> Result<Client, ControlError> {
         Client::connect(&self.place.socket())
@@ -182,16 +195,7 @@ fn code(error: &ControlError) -> Outcome {
 
 /// Runs a verb.
 pub fn run(general: &General, verb: Verb) -> ExitCode {
-    let Some(place) = Place::from_environment() else {
-        error!("Neither HOME nor a run directory is known; set HOME or SILLAGE_RUNDIR");
-        return ERROR.into();
-    };
-    let context = Context {
-        place,
-        quiet: general.quiet,
-        no_sessiond: general.no_sessiond,
-        sessiond_path: general.sessiond_path.clone(),
-    };
+    let Some(context) = Context::new(general) else { return ERROR.into() };
     let outcome = match verb {
         Verb::Record(arguments) => record::record(&context, arguments),
         Verb::Create(arguments) => session::create(&context, &arguments),
@@ -205,7 +209,6 @@ pub fn run(general: &General, verb: Verb) -> ExitCode {
         Verb::DisableChannel(arguments) => channel::disable(&context, &arguments),
         Verb::EnableEvent(arguments) => event::enable(&context, &arguments),
         Verb::DisableEvent(arguments) => event::disable(&context, &arguments),
-        Verb::View(arguments) => return view::view(&context, &arguments),
         Verb::Version => version(),
         Verb::Daemon(arguments) => daemon::daemon(&context, &arguments),
     };
