@@ -10,13 +10,13 @@
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::program::{get_tracepoint, put_tracepoint};
 use alloc::{string::String, vec::Vec};
-use sillage_model::limits::{NAME_BYTES_MAX, RULES_MAX};
+use sillage_model::limits::{CHANNELS_MAX, NAME_BYTES_MAX, RULES_MAX};
 use sillage_model::{
     BlockingTimeout, ChannelSettings, EventRule, LogLevel, LogLevelRule, LossMode, Pattern, Tracepoint,
 };
 
 /// Version of this protocol; the first two bytes of every request.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Bytes of a path in a message.
 pub const PATH_BYTES_MAX: usize = 4096;
 
@@ -102,6 +102,8 @@ pub enum Request {
         output: String,
         /// Local time of creation, `20261121T063059+0000`.
         created: String,
+        /// Record only programs that register with this token; 0: all.
+        record: u64,
     },
     /// All sessions of the client (root: of everybody). Answer: `Session` for each.
     ListSessions,
@@ -239,6 +241,8 @@ pub struct ProgramInfo {
     pub procname: String,
     /// Version of its tracer library.
     pub tracer_version: String,
+    /// Why it cannot record into some of its channels.
+    pub troubles: Vec<String>,
 }
 
 /// The daemon.
@@ -298,10 +302,11 @@ impl Request {
         };
         match self {
             Request::Ping => begin(1),
-            Request::Create { session, output, created } => {
+            Request::Create { session, output, created, record } => {
                 let mut w = one(2, session);
                 w.str(output);
                 w.str(created);
+                w.u64(*record);
                 w
             }
             Request::ListSessions => begin(3),
@@ -348,7 +353,12 @@ impl Request {
         let name = |r: &mut Reader<'_>| r.string(NAME_BYTES_MAX);
         let request = match kind {
             1 => Request::Ping,
-            2 => Request::Create { session: name(r)?, output: r.string(PATH_BYTES_MAX)?, created: name(r)? },
+            2 => Request::Create {
+                session: name(r)?,
+                output: r.string(PATH_BYTES_MAX)?,
+                created: name(r)?,
+                record: r.u64()?,
+            },
             3 => Request::ListSessions,
             4 => Request::Describe { session: name(r)? },
             5 => Request::ListPrograms,
@@ -424,6 +434,7 @@ impl Reply {
                 w.u32(p.uid);
                 w.str(&p.procname);
                 w.str(&p.tracer_version);
+                w.list(&p.troubles, |w, text| w.str(text));
             }
             Reply::Tracepoint(t) => put_tracepoint(&mut w, t),
             Reply::ChannelName(c) => w.str(c),
@@ -472,6 +483,7 @@ impl Reply {
                 uid: r.u32()?,
                 procname: name(r)?,
                 tracer_version: name(r)?,
+                troubles: r.list(CHANNELS_MAX, |r| r.string(PATH_BYTES_MAX))?,
             }),
             8 => Reply::Tracepoint(get_tracepoint(r)?),
             9 => Reply::ChannelName(name(r)?),
@@ -614,7 +626,7 @@ mod tests {
         let session = String::from("s");
         let requests = [
             Request::Ping,
-            Request::Create { session: session.clone(), output: "/t".into(), created: "c".into() },
+            Request::Create { session: session.clone(), output: "/t".into(), created: "c".into(), record: 7 },
             Request::ListSessions,
             Request::Describe { session: session.clone() },
             Request::ListPrograms,
@@ -671,7 +683,13 @@ mod tests {
                 totals: totals.clone(),
             }),
             Reply::Rule(rule()),
-            Reply::Program(ProgramInfo { pid: 1, uid: 2, procname: "p".into(), tracer_version: "v".into() }),
+            Reply::Program(ProgramInfo {
+                pid: 1,
+                uid: 2,
+                procname: "p".into(),
+                tracer_version: "v".into(),
+                troubles: vec!["t".into()],
+            }),
             Reply::ChannelName("c".into()),
             Reply::Summary(Summary { channels: vec![totals], unanswered: vec!["p".into()], programs: 1 }),
         ];

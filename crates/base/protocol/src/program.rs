@@ -25,7 +25,7 @@ use sillage_model::{
 };
 
 /// Version of this protocol; the daemon refuses programs of another one.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// Tracepoints in one [`ToDaemon::Tracepoints`] message, at most.
 pub const BATCH_TRACEPOINTS_MAX: usize = 512;
 /// Depth of nested field types (arrays of arrays).
@@ -59,6 +59,8 @@ pub struct Hello {
     pub tracer_version: String,
     /// Ring sets that it has mapped already (after a lost connection).
     pub mapped_sets: Vec<u64>,
+    /// Token of the `record` command whose command it belongs to (`SILLAGE_RECORD`, inherited); 0: of none.
+    pub record: u64,
 }
 
 /// A tracepoint and the number by which both sides call it from now on.
@@ -91,6 +93,13 @@ pub enum ToDaemon {
     Synced {
         /// Its number.
         sequence: u64,
+    },
+    /// A channel that the program cannot record into: what it should record there is lost.
+    ChannelUnusable {
+        /// The channel.
+        channel_id: u64,
+        /// Why, for people.
+        reason: String,
     },
 }
 
@@ -169,6 +178,7 @@ impl ToDaemon {
                 w.bool(h.allow_blocking);
                 w.str(&h.tracer_version);
                 w.list(&h.mapped_sets, |w, id| w.u64(*id));
+                w.u64(h.record);
                 w.finish()
             }
             ToDaemon::Tracepoints { batch, tracepoints } => {
@@ -190,6 +200,12 @@ impl ToDaemon {
                 w.u64(*sequence);
                 w.finish()
             }
+            ToDaemon::ChannelUnusable { channel_id, reason } => {
+                let mut w = Writer::frame(5, 0);
+                w.u64(*channel_id);
+                w.str(reason);
+                w.finish()
+            }
         }
     }
 
@@ -206,6 +222,7 @@ impl ToDaemon {
             },
             3 => ToDaemon::TracepointsGone(r.list(TRACEPOINTS_MAX, Reader::u32)?),
             4 => ToDaemon::Synced { sequence: r.u64()? },
+            5 => ToDaemon::ChannelUnusable { channel_id: r.u64()?, reason: r.string(NAME_BYTES_MAX)? },
             n => return r.unknown("message kind", n),
         };
         r.end()?;
@@ -227,6 +244,7 @@ fn get_hello(r: &mut Reader<'_>) -> Result<Hello, DecodeError> {
         allow_blocking: r.bool()?,
         tracer_version: r.string(NAME_BYTES_MAX)?,
         mapped_sets: r.list(TRACEPOINTS_MAX, Reader::u64)?,
+        record: r.u64()?,
     })
 }
 
@@ -538,10 +556,12 @@ mod tests {
                 allow_blocking: true,
                 tracer_version: "0".into(),
                 mapped_sets: vec![7],
+                record: 8,
             }),
             ToDaemon::Tracepoints { batch: 3, tracepoints: vec![IndexedTracepoint { index: 9, tracepoint }] },
             ToDaemon::TracepointsGone(vec![9]),
             ToDaemon::Synced { sequence: 5 },
+            ToDaemon::ChannelUnusable { channel_id: 6, reason: "no room".into() },
         ]
     }
 

@@ -72,6 +72,11 @@ pub trait Disk {
     /// # Errors
     /// The file system's.
     fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Bytes of a file.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn size(&self, path: &Path) -> io::Result<u64>;
     /// Names of the entries of a directory.
     ///
     /// # Errors
@@ -197,6 +202,10 @@ impl Disk for Files {
         self.as_owner(|| std::fs::read(path))
     }
 
+    fn size(&self, path: &Path) -> io::Result<u64> {
+        self.as_owner(|| std::fs::metadata(path)).map(|metadata| metadata.len())
+    }
+
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let entries = self.as_owner(|| std::fs::read_dir(path))?;
         Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
@@ -279,10 +288,14 @@ pub(crate) mod fake {
         fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
             Ok(self.open(path)?.borrow().clone())
         }
+        fn size(&self, path: &Path) -> io::Result<u64> {
+            Ok(self.open(path)?.borrow().len() as u64)
+        }
         fn list(&self, path: &Path) -> io::Result<Vec<String>> {
             let files = self.files.borrow();
-            let names = files.keys().filter(|p| p.parent() == Some(path));
-            Ok(names.filter_map(|p| Some(p.file_name()?.to_str()?.to_owned())).collect())
+            let below = files.keys().filter_map(|p| p.strip_prefix(path).ok()?.iter().next()?.to_str());
+            let names: std::collections::BTreeSet<&str> = below.collect();
+            Ok(names.into_iter().map(String::from).collect())
         }
     }
 }

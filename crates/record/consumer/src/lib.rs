@@ -15,6 +15,7 @@ pub mod disk;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod feed;
+pub mod repair;
 pub mod shared;
 pub mod signals;
 pub mod stream;

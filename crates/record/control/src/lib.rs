@@ -104,8 +104,20 @@ impl Client {
         output: &str,
         created: &str,
     ) -> Result<SessionInfo, ControlError> {
+        self.create_for(session, output, created, 0)
+    }
+
+    /// As [`Client::create`], for a session that records only programs that were started with this
+    /// number in their environment as `SILLAGE_RECORD` (decimal; they and their children pass it on).
+    pub fn create_for(
+        &mut self,
+        session: &str,
+        output: &str,
+        created: &str,
+        record: u64,
+    ) -> Result<SessionInfo, ControlError> {
         let (session, output, created) = (session.into(), output.into(), created.into());
-        let request = Request::Create { session, output, created };
+        let request = Request::Create { session, output, created, record };
         self.one(&request, |reply| if let Reply::Session(s) = reply { Some(s) } else { None })
     }
 

@@ -63,13 +63,15 @@ impl Daemon {
         match request {
             Request::Ping => done(Reply::Daemon(DaemonInfo {
                 version: env!("CARGO_PKG_VERSION").into(),
-                keeper_pid: rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get() as u32),
+                keeper_pid: self.keeper_pid(),
                 worker_pid: std::process::id(),
                 restarts: self.restarts,
                 refused_programs: self.numbers.refused_programs,
                 last_refusal: self.numbers.last_refusal.clone(),
             })),
-            Request::Create { session, output, created } => self.create(peer, session, &output, created),
+            Request::Create { session, output, created, record } => {
+                self.create(peer, session, &output, created, record)
+            }
             Request::ListSessions => {
                 let visible = self.sessions.values().rev().filter(|session| sees(peer, session));
                 let sessions = visible.map(|session| Reply::Session(session.info()));
@@ -129,7 +131,14 @@ impl Daemon {
         self.sessions.get_mut(&id).ok_or_else(no_session)
     }
 
-    fn create(&mut self, peer: Peer, name: String, output: &str, created: String) -> Result<Answer, Failure> {
+    fn create(
+        &mut self,
+        peer: Peer,
+        name: String,
+        output: &str,
+        created: String,
+        record: u64,
+    ) -> Result<Answer, Failure> {
         let is_clean = |text: &str| !text.chars().any(char::is_control);
         if name.is_empty() || name.contains('/') || !is_clean(&name) || !is_clean(&created) {
             return fail(ErrorCode::Invalid);
@@ -155,6 +164,7 @@ impl Daemon {
             channels: Vec::new(),
             traces: BTreeMap::new(),
             unanswered: Vec::new(),
+            record,
         };
         let info = session.info();
         let id = self.new_id();
@@ -188,6 +198,7 @@ impl Daemon {
                 uid: owner.uid,
                 procname: hello.procname.clone(),
                 tracer_version: hello.tracer_version.clone(),
+                troubles: program.unusable.values().cloned().collect(),
             }));
             replies.extend(program.tracepoints.values().map(|t| Reply::Tracepoint(t.as_ref().clone())));
         }

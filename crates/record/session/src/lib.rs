@@ -4,7 +4,7 @@
 //! Two processes of one program: the [`keeper`] holds what must outlive a crash and restarts the
 //! worker, a single-threaded loop over sockets (`worker`) with the consumer's threads beside it. What
 //! the loop knows is in `model`, what it does with it in `programs` (registration), `recording` (ring
-//! sets, traces, start and stop) and `commands` (requests); `state` carries it to the next worker.
+//! sets, traces, start and stop) and `commands` (requests); `state` carries it to the next worker, and `succession` to the next keeper.
 //!
 //! Guarantees: a program is told of an event id only after the id's class is on disk and in the
 //! keeper's hands, so that no crash makes a record unreadable; nothing that a program or client sends
@@ -21,8 +21,10 @@ mod programs;
 mod recording;
 mod rundir;
 mod state;
+mod succession;
 mod trace;
 mod tsdl;
+mod unfinished;
 mod worker;
 
 pub use sillage_consumer::signals;
@@ -80,10 +82,11 @@ pub fn serve(rundir: &Path, worker: &[&str], ready: impl FnOnce()) -> Result<(),
     keeper::run(rundir, worker, ready)
 }
 
-/// Runs a worker, with the link to its keeper as standard input.
+/// Runs a worker, with the link to its keeper as standard input. `keeper` are the arguments with which
+/// this program becomes a keeper in the place of one that was killed, that is, calls [`keeper::adopt`].
 ///
 /// # Errors
 /// See [`DaemonError`].
-pub fn work(rundir: &Path) -> Result<(), DaemonError> {
-    worker::run(rundir)
+pub fn work(rundir: &Path, keeper: &[&str]) -> Result<(), DaemonError> {
+    worker::run(rundir, keeper)
 }

@@ -1,6 +1,7 @@
 //! Every maximum and every patience of the daemon. Reaching one is counted or shown by whoever
 //! enforces it.
 
+use rustix::process::{Resource, Rlimit};
 use sillage_model::limits::MESSAGE_BYTES_MAX;
 use std::time::Duration;
 
@@ -28,6 +29,17 @@ pub const REATTACH_PATIENCE: Duration = Duration::from_secs(10);
 pub const DEATHS_MAX: usize = 5;
 /// See [`DEATHS_MAX`].
 pub const DEATHS_WINDOW: Duration = Duration::from_secs(10);
+
+/// As many descriptors as the system lets us have: each ring set takes two in the keeper and three in
+/// the worker.
+pub fn raise_descriptor_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // With the lower limit the daemon still works, for fewer sessions.
+    let _ = rustix::process::setrlimit(
+        Resource::Nofile,
+        Rlimit { current: limit.maximum, maximum: limit.maximum },
+    );
+}
 
 const _: () = assert!(OUTBOX_BYTES_MAX >= 2 * MESSAGE_BYTES_MAX);
 const _: () = assert!(CLASSES_MAX < u16::MAX as usize);

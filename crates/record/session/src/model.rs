@@ -128,6 +128,12 @@ impl Channel {
     }
 }
 
+/// The file system with the rights of this user.
+pub fn files_of(uid: u32, gid: u32) -> Files {
+    let own = rustix::process::geteuid().as_raw() == uid;
+    Files { owner: (!own).then_some((uid, gid)) }
+}
+
 fn add_set(totals: &mut ChannelTotals, set: &RingSet) {
     let counters = set.counters.snapshot();
     totals.packets += counters.packets;
@@ -172,6 +178,8 @@ pub struct Session {
     pub traces: BTreeMap<u32, Trace<Files>>,
     /// Programs that did not confirm the last stop.
     pub unanswered: Vec<String>,
+    /// Token of the `record` command whose programs alone are recorded; 0: all.
+    pub record: u64,
 }
 
 impl Session {
@@ -183,13 +191,14 @@ impl Session {
 
     /// With whose rights its files are made.
     pub fn files(&self) -> Files {
-        let own = rustix::process::geteuid().as_raw() == self.uid;
-        Files { owner: (!own).then_some((self.uid, self.gid)) }
+        files_of(self.uid, self.gid)
     }
 
-    /// True if the programs of this user are recorded: everybody's by root, else one's own.
-    pub fn records(&self, uid: u32) -> bool {
-        self.started_once && !self.destroying && (self.uid == 0 || self.uid == uid)
+    /// True if programs of this user that registered with this token are recorded: everybody's by
+    /// root, else one's own; by the session of a `record` command only those of its command.
+    pub fn records(&self, uid: u32, record: u64) -> bool {
+        let is_wanted = self.record == 0 || self.record == record;
+        self.started_once && !self.destroying && (self.uid == 0 || self.uid == uid) && is_wanted
     }
 
     /// The channel of this name.

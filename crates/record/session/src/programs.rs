@@ -35,6 +35,8 @@ pub(crate) struct Program {
     registrations: u64,
     /// By channel id.
     pub(crate) declared: HashMap<u64, Declared>,
+    /// By channel id: why it records nothing there.
+    pub(crate) unusable: BTreeMap<u64, String>,
 }
 
 impl Program {
@@ -45,6 +47,7 @@ impl Program {
             tracepoints: BTreeMap::new(),
             registrations: 0,
             declared: HashMap::new(),
+            unusable: BTreeMap::new(),
         }
     }
 
@@ -74,6 +77,10 @@ impl Daemon {
             }
             Ok(ToDaemon::Synced { sequence }) => {
                 self.synced(token, sequence);
+                Ok(())
+            }
+            Ok(ToDaemon::ChannelUnusable { channel_id, reason }) => {
+                self.channel_unusable(token, channel_id, &reason);
                 Ok(())
             }
         };
@@ -159,6 +166,23 @@ impl Daemon {
         self.drop_private_sets(token);
     }
 
+    /// Remembers that a program cannot record into a channel, for `list` and `stop`.
+    fn channel_unusable(&mut self, token: u64, channel_id: u64, reason: &str) {
+        let Some(program) = self.programs.get_mut(&token) else { return };
+        if !program.declared.contains_key(&channel_id) {
+            // A channel that is gone meanwhile, or that it was never told of.
+            return;
+        }
+        let reason: String = reason.chars().map(|c| if c.is_control() { '_' } else { c }).collect();
+        let text = format!("{} records nothing: {reason}", program.title());
+        let mut channels = self.sessions.values_mut().flat_map(|session| &mut session.channels);
+        if let Some(channel) = channels.find(|channel| channel.id == channel_id) {
+            program.unusable.insert(channel_id, format!("channel {}: {reason}", channel.name));
+            channel.trouble(text);
+            self.changed = true;
+        }
+    }
+
     /// Tells all programs what to record now.
     pub(crate) fn declare_all(&mut self) {
         for token in self.programs.keys().copied().collect::<Vec<_>>() {
@@ -174,7 +198,7 @@ impl Daemon {
         let mut frames = Vec::new();
         if let Some(hello) = program.hello.take() {
             let peer = program.connection.peer;
-            for session in sessions.values_mut().filter(|session| session.records(peer.uid)) {
+            for session in sessions.values_mut().filter(|session| session.records(peer.uid, hello.record)) {
                 for index in 0..session.channels.len() {
                     let known = program.declared.contains_key(&session.channels[index].id);
                     let matching = matching(&program, session, index);

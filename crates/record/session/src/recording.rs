@@ -10,6 +10,7 @@ use crate::model::{Holder, RingSet, Session};
 use crate::net::Attachment;
 use crate::trace::Trace;
 use crate::tsdl;
+use crate::unfinished;
 use crate::worker::{Daemon, Peer};
 use sillage_consumer::feed::Service;
 use sillage_consumer::{Command, Counters, Disk, Feed, Place, shared::RingMemory};
@@ -248,10 +249,20 @@ impl Daemon {
         session.active = true;
         session.started_once = true;
         self.changed = true;
+        self.note_unfinished();
         self.publish_clock();
         self.declare_all();
         self.confirm(id, Some(client), Goal::Answer(vec![Reply::Done]));
         Ok(())
+    }
+
+    /// What a daemon must repair that finds nothing else of this one.
+    pub(crate) fn note_unfinished(&mut self) {
+        if unfinished::save(&self.rundir, &self.sessions).is_err() {
+            // A full run directory: tried again. It matters only after a crash of
+            // both halves.
+            self.retry_soon();
+        }
     }
 
     /// Stops a session; the client is answered when everything is on disk.
@@ -385,6 +396,7 @@ impl Daemon {
             }
             Job::Destroy { session, client, .. } => {
                 let gone = self.sessions.remove(&session);
+                self.note_unfinished();
                 let summary = gone.as_ref().map(|session| self.summary(session));
                 if let Some(session) = gone {
                     self.free(&session);
@@ -411,10 +423,10 @@ impl Daemon {
                 set.memory.active().for_each(|cpu| set.memory.close(cpu));
                 self.tell_keeper(Outgoing::Drop(Key::Set(set.memory.set_id())));
             }
-            let told = self
-                .programs
-                .iter_mut()
-                .filter_map(|(token, program)| program.declared.remove(&channel.id).map(|_| *token));
+            let told = self.programs.iter_mut().filter_map(|(token, program)| {
+                program.unusable.remove(&channel.id);
+                program.declared.remove(&channel.id).map(|_| *token)
+            });
             for token in told.collect::<Vec<_>>() {
                 let message = ToProgram::ChannelGone { channel_id: channel.id };
                 self.send(token, message.encode(), Attachment::Nothing);

@@ -4,7 +4,7 @@
 //! belongs to the `tracing` group, as LTTng's; a user's directory is the user's alone.
 
 use rustix::fs::{FlockOperation, Gid, Mode, OFlags};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
@@ -59,8 +59,19 @@ impl RunDir {
     /// # Errors
     /// The file system's.
     pub fn write_pid(&self, name: &str, pid: u32) -> io::Result<()> {
+        self.write(name, &format!("{pid}\n"))
+    }
+
+    /// Writes a small file that others may read, so that nobody ever reads half of it.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn write(&self, name: &str, text: &str) -> io::Result<()> {
         let new = self.file(&format!("{name}.new"));
-        std::fs::write(&new, format!("{pid}\n"))?;
+        // Whatever the process's mask: nobody else may write it.
+        let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
+        let file = rustix::fs::open(&new, flags, Mode::from_raw_mode(0o644))?;
+        std::fs::File::from(file).write_all(text.as_bytes())?;
         std::fs::rename(new, self.file(name))
     }
 

@@ -22,7 +22,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The numbers of the daemon that outlive a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,6 +96,7 @@ fn put_session(w: &mut Writer, s: &Session) {
     w.bool(s.started_once);
     w.bool(s.destroying);
     w.list(&s.unanswered, |w, name| w.str(name));
+    w.u64(s.record);
     w.list(&s.channels, |w, c| {
         w.u64(c.id);
         w.str(&c.name);
@@ -156,6 +157,7 @@ fn get_session(r: &mut Reader<'_>, cpus: u32, set: Sets<'_>) -> Result<Session, 
         started_once: r.bool()?,
         destroying: r.bool()?,
         unanswered: r.list(PROGRAMS_MAX, |r| r.string(PATH_BYTES_MAX))?,
+        record: r.u64()?,
         channels: r.list(CHANNELS_MAX, |r| get_channel(r, cpus, set))?,
         traces: BTreeMap::new(),
     };

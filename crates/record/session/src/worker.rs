@@ -4,7 +4,10 @@
 //! state to the keeper if it changed, and only then sends what they queued.
 
 use crate::DaemonError;
-use crate::limits::{CLIENTS_MAX, MESSAGE_PATIENCE, PROGRAMS_PER_USER_MAX, REATTACH_PATIENCE, RETRY_PERIOD};
+use crate::limits::{
+    CLIENTS_MAX, MESSAGE_PATIENCE, PROGRAMS_PER_USER_MAX, REATTACH_PATIENCE, RETRY_PERIOD,
+    raise_descriptor_limit,
+};
 use crate::link::{self, Key, Message, Outgoing};
 use crate::model::Session;
 use crate::net::{Attachment, Filled, Inbox, Outbox};
@@ -12,9 +15,10 @@ use crate::programs::Program;
 use crate::recording::{Job, Wait};
 use crate::rundir::{RunDir, Who};
 use crate::state::{self, Numbers};
+use crate::succession::Succession;
 use crate::trace::Machine;
+use crate::unfinished;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
-use rustix::process::{Resource, Rlimit};
 use sillage_consumer::signals::{Signal, Signals};
 use sillage_consumer::{ClockMemory, ClockPublisher, Consumer, DoorbellMemory, Finished, shared::RingMemory};
 use sillage_model::Tracepoint;
@@ -77,9 +81,10 @@ pub(crate) struct User {
 /// Everything that a worker owns.
 pub(crate) struct Daemon {
     epoll: OwnedFd,
-    pub(crate) link: Option<OwnedFd>,
+    pub(crate) succession: Succession,
     clients_listener: UnixListener,
     programs_listener: UnixListener,
+    pub(crate) rundir: RunDir,
     /// Given up for a moment to tell a peer that descriptors ran out.
     reserve: Option<File>,
     pub(crate) machine: Machine,
@@ -142,8 +147,9 @@ impl Inheritance {
     }
 }
 
-/// Runs a worker whose link to the keeper is standard input.
-pub(crate) fn run(rundir: &Path) -> Result<(), DaemonError> {
+/// Runs a worker whose link to the keeper is standard input. With the arguments `keeper` this program
+/// becomes another keeper.
+pub(crate) fn run(rundir: &Path, keeper: &[&str]) -> Result<(), DaemonError> {
     let link = io::stdin().as_fd().try_clone_to_owned()?;
     let null = File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null).map_err(io::Error::from)?;
@@ -152,21 +158,11 @@ pub(crate) fn run(rundir: &Path) -> Result<(), DaemonError> {
     rustix::process::umask(rustix::fs::Mode::empty());
     raise_descriptor_limit();
     let inheritance = Inheritance::receive(&link)?;
-    let mut daemon = Daemon::new(link, rundir, inheritance)?;
+    let mut daemon = Daemon::new(link, rundir, keeper, inheritance)?;
     daemon.watch(FINISHED, daemon.finished.as_fd())?;
     daemon.watch(SIGNALS, signals.as_fd())?;
     daemon.resume();
     daemon.run(signals)
-}
-
-/// As many descriptors as the system lets us have: each ring set takes three.
-fn raise_descriptor_limit() {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    // With the lower limit the daemon still works, for fewer sessions.
-    let _ = rustix::process::setrlimit(
-        Resource::Nofile,
-        Rlimit { current: limit.maximum, maximum: limit.maximum },
-    );
 }
 
 /// CPUs that this machine may ever have.
@@ -177,7 +173,12 @@ fn possible_cpus() -> u32 {
 }
 
 impl Daemon {
-    fn new(link: OwnedFd, rundir: &Path, mut from: Inheritance) -> Result<Daemon, DaemonError> {
+    fn new(
+        link: OwnedFd,
+        rundir: &Path,
+        keeper: &[&str],
+        mut from: Inheritance,
+    ) -> Result<Daemon, DaemonError> {
         let rundir = RunDir::open(rundir).map_err(DaemonError::rundir(rundir))?;
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).map_err(io::Error::from)?;
         let mut listener = |key, name, who| match from.one(key) {
@@ -205,13 +206,17 @@ impl Daemon {
                 let (set, words) = (files.next()?, files.next()?);
                 RingMemory::adopt(set, words, geometry, set_id).ok().map(Arc::new)
             })?,
-            None => (first_numbers(), BTreeMap::new()),
+            None => {
+                unfinished::repair_all(&rundir);
+                (first_numbers(), BTreeMap::new())
+            }
         };
         let mut daemon = Daemon {
             epoll,
-            link: Some(link),
+            succession: Succession::new(link, keeper, from.one(Key::Lock)),
             clients_listener,
             programs_listener,
+            rundir,
             reserve: File::open("/dev/null").ok(),
             machine: Machine::this(),
             cpus,
@@ -240,8 +245,8 @@ impl Daemon {
                 daemon.add_user(uid, DoorbellMemory::adopt(file)?)?;
             }
         }
-        if let Some(link) = &daemon.link {
-            daemon.watch(LINK, link.as_fd())?;
+        if let Some(link) = &daemon.succession.link {
+            daemon.watch_keeper(link.as_fd())?;
         }
         daemon.watch(CLIENTS, daemon.clients_listener.as_fd())?;
         daemon.watch(PROGRAMS, daemon.programs_listener.as_fd())?;
@@ -251,6 +256,20 @@ impl Daemon {
     fn watch(&self, token: u64, fd: BorrowedFd<'_>) -> io::Result<()> {
         epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
         Ok(())
+    }
+
+    pub(crate) fn watch_keeper(&self, link: BorrowedFd<'_>) -> io::Result<()> {
+        self.watch(LINK, link)
+    }
+
+    pub(crate) fn unwatch(&self, fd: BorrowedFd<'_>) {
+        // It is closed next, and with it the registration.
+        let _ = epoll::delete(&self.epoll, fd);
+    }
+
+    /// The command line's socket and the programs'.
+    pub(crate) fn listeners(&self) -> [BorrowedFd<'_>; 2] {
+        [self.clients_listener.as_fd(), self.programs_listener.as_fd()]
     }
 
     /// Doorbell and consumer of a user, made when its first program is met.
@@ -277,17 +296,9 @@ impl Daemon {
         self.numbers.next_id
     }
 
-    /// Has the keeper keep descriptors. Without a keeper they are simply not kept.
+    /// Has the keeper keep descriptors.
     pub(crate) fn keep(&mut self, key: Key, fds: &[BorrowedFd<'_>]) {
         self.tell_keeper(Outgoing::Keep(key, fds));
-    }
-
-    pub(crate) fn tell_keeper(&mut self, message: Outgoing<'_>) {
-        if let Some(link) = &self.link
-            && link::send(link, message).is_err()
-        {
-            self.link = None;
-        }
     }
 
     fn run(mut self, mut signals: Signals) -> Result<(), DaemonError> {
@@ -331,15 +342,6 @@ impl Daemon {
                 self.tell_keeper(Outgoing::Goodbye);
                 return Ok(());
             }
-        }
-    }
-
-    /// The keeper sends nothing after `begin`: it is gone. Without it the daemon works on, but does not
-    /// survive a crash.
-    fn keeper_gone(&mut self) {
-        if let Some(link) = self.link.take() {
-            // The descriptor is closed here, and with it the registration.
-            let _ = epoll::delete(&self.epoll, &link);
         }
     }
 
@@ -529,10 +531,17 @@ impl Daemon {
         });
         let clients = self.clients.values().filter_map(|c| c.connection.inbox.since());
         let clients = clients.map(|since| since + MESSAGE_PATIENCE);
-        waits.chain(programs).chain(clients).chain(self.retry_at).chain(self.reattach_until).min()
+        waits
+            .chain(programs)
+            .chain(clients)
+            .chain(self.retry_at)
+            .chain(self.reattach_until)
+            .chain(self.succession.due_at)
+            .min()
     }
 
     fn deadlines(&mut self, now: Instant) {
+        self.succeed(now);
         self.waits_due(now);
         let late = |since: Option<Instant>| {
             since.is_some_and(|since| now.saturating_duration_since(since) >= MESSAGE_PATIENCE)
@@ -552,6 +561,7 @@ impl Daemon {
             self.retry_at = None;
             self.changed = true;
             self.flush_traces();
+            self.note_unfinished();
             for token in self.programs.keys().copied().collect::<Vec<_>>() {
                 self.declare(token);
             }

@@ -179,6 +179,7 @@ impl Connection {
             allow_blocking: settings::allow_blocking(),
             tracer_version: env!("CARGO_PKG_VERSION").into(),
             mapped_sets,
+            record: settings::record(),
         });
         self.link = Some(Link {
             fd: OwnFd::new(fd, self.slot),
@@ -358,11 +359,13 @@ impl Connection {
         let channel = match made {
             Some(Ok(channel)) => channel,
             Some(Err(error)) => {
+                self.unusable(declared.channel_id, "its rings cannot be mapped");
                 return say(format_args!("channel {} cannot be recorded: {error:?}", declared.channel_id));
             }
             None => return say(format_args!("a channel before the welcome")),
         };
         if channel.is_counting_only() {
+            self.unusable(declared.channel_id, "no address space for its rings, all its events are lost");
             say(format_args!("no address space for channel {}: its events are lost", declared.channel_id));
         }
         match known {
@@ -379,6 +382,14 @@ impl Connection {
                 channel,
                 stale: false,
             }),
+        }
+    }
+
+    /// Tells the daemon that nothing will be recorded to a channel.
+    fn unusable(&mut self, channel_id: u64, reason: &str) {
+        if let Some(link) = &mut self.link {
+            let message = ToDaemon::ChannelUnusable { channel_id, reason: reason.into() };
+            link.outbox.extend_from_slice(&message.encode());
         }
     }
 

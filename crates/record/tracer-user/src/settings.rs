@@ -8,11 +8,12 @@
 //! | `LTTNG_UST_REGISTER_TIMEOUT` | ms that a constructor waits for the daemon: 3000, 0 never, −1 for ever |
 //! | `LTTNG_UST_ALLOW_BLOCKING` | events may wait for room in channels that ask for it |
 //! | `SILLAGE_PRODUCER=locked` | do not use rseq |
+//! | `SILLAGE_RECORD` | token of the `record` command that we run under: its session records us |
 //! | `LTTNG_UST_DEBUG`, `SILLAGE_DEBUG` | messages on stderr, from the listener's thread |
 
 use crate::sys;
 use core::ffi::CStr;
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicIsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicIsize, AtomicU64, Ordering};
 use sillage_protocol::paths::{self, Environment, PROGRAMS_SOCKET};
 use sillage_protocol::program::ProducerKind;
 
@@ -28,6 +29,7 @@ const ABSENT: isize = isize::MIN;
 static TIMEOUT_MS: AtomicI64 = AtomicI64::new(REGISTER_TIMEOUT_MS);
 static ALLOW_BLOCKING: AtomicBool = AtomicBool::new(false);
 static DEBUG: AtomicBool = AtomicBool::new(false);
+static RECORD: AtomicU64 = AtomicU64::new(0);
 static RSEQ_OFFSET: AtomicIsize = AtomicIsize::new(ABSENT);
 
 /// A socket's path, ended by NUL.
@@ -83,6 +85,9 @@ pub(crate) fn read() {
     if !is_secure() {
         if let Some(ms) = variable(c"LTTNG_UST_REGISTER_TIMEOUT").and_then(|v| v.trim().parse().ok()) {
             TIMEOUT_MS.store(ms, Ordering::Relaxed);
+        }
+        if let Some(token) = variable(c"SILLAGE_RECORD").and_then(|v| v.parse().ok()) {
+            RECORD.store(token, Ordering::Relaxed);
         }
         let given = |name| variable(name).is_some();
         ALLOW_BLOCKING.store(given(c"LTTNG_UST_ALLOW_BLOCKING"), Ordering::Relaxed);
@@ -148,6 +153,11 @@ pub(crate) fn register_timeout_ns() -> u64 {
 /// True if events may wait for room.
 pub fn allow_blocking() -> bool {
     ALLOW_BLOCKING.load(Ordering::Relaxed)
+}
+
+/// Token of the `record` command that this program runs under; 0: of none.
+pub(crate) fn record() -> u64 {
+    RECORD.load(Ordering::Relaxed)
 }
 
 /// True if the listener tells what it does.

@@ -432,16 +432,126 @@ fn a_killed_worker_loses_no_published_record() {
 }
 
 #[test]
+fn a_killed_keeper_is_replaced_and_the_next_crash_loses_nothing_either() {
+    for kind in [ProducerKind::Rseq, ProducerKind::Locked] {
+        let home = Home::new("keeper");
+        session(&home, "out", "--subbuf-size 4k --num-subbuf 64");
+        let mut program = Program::connect(&home, kind);
+        program.register(&[(1, tracepoint("p:a"))]);
+        let mut value = 0;
+        let emit = |program: &Program, value: &mut i32| {
+            for _ in 0..1000 {
+                assert_eq!(program.emit(1, *value), 1);
+                *value += 1;
+            }
+        };
+        for _ in 0..2 {
+            emit(&program, &mut value);
+            // Programs and sessions do not notice.
+            home.kill_keeper();
+            emit(&program, &mut value);
+            assert!(home.ok("list").contains("1) s [active]"));
+            // The new keeper has what the old one had.
+            home.kill_worker();
+            emit(&program, &mut value);
+            program = program.reconnect(&home, kind);
+            program.register(&[(1, tracepoint("p:a"))]);
+            assert_eq!(program.sets(), 1, "handed the same ring");
+            emit(&program, &mut value);
+        }
+        assert_eq!(home.run("daemon"), (3, "Error: a session daemon is already running\n".into()));
+        let text = home.ok("destroy");
+        assert!(!text.contains("Warning"), "{text}");
+        let mut read = values(&home.babeltrace(&home.dir.join("out")));
+        read.sort_unstable();
+        assert_eq!(read, (0..value).collect::<Vec<_>>());
+        // The new keeper ends the daemon as the first one would.
+        let (keeper, worker) = (home.pid("sillage.pid"), home.pid("worker.pid"));
+        kill(keeper, Signal::TERM);
+        let gone = |pid: i32| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            status.is_empty() || status.contains("State:\tZ")
+        };
+        wait_for("the end of both", || gone(keeper) && gone(worker));
+        assert!(!home.run_dir().join("sillage.pid").exists());
+    }
+}
+
+#[test]
+fn a_worker_without_keeper_that_is_killed_at_once_leaves_its_heir_the_rings() {
+    let home = Home::new("both-in-turn");
+    session(&home, "out", "");
+    let mut program = Program::connect(&home, ProducerKind::Rseq);
+    program.register(&[(1, tracepoint("p:a"))]);
+    (0..100).for_each(|value| assert_eq!(program.emit(1, value), 1));
+    // The worker has started the new keeper and may or may not have handed everything over.
+    let (keeper, worker) = (home.pid("sillage.pid"), home.pid("worker.pid"));
+    kill(keeper, Signal::KILL);
+    wait_for("the new keeper's process", || !children(worker).is_empty());
+    kill(worker, Signal::KILL);
+    wait_for("a new worker", || home.pid("worker.pid") != worker && home.run("list").0 == 0);
+    if home.ok("list").contains("1) s [active]") {
+        home.ok("destroy s");
+        assert_eq!(values(&home.babeltrace(&home.dir.join("out"))).len(), 100);
+    }
+    // Whatever came of it, the daemon serves.
+    session(&home, "again", "");
+    home.ok("destroy");
+}
+
+fn children(pid: i32) -> Vec<i32> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    text.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_trace_whose_daemon_was_killed_is_readable_at_once_and_repaired_by_the_next_daemon() {
+    let home = Home::new("torn");
+    session(&home, "out", "--subbuf-size 4k --num-subbuf 64");
+    let mut program = Program::connect(&home, ProducerKind::Locked);
+    program.register(&[(1, tracepoint("p:a"))]);
+    (0..3000).for_each(|value| assert_eq!(program.emit(1, value), 1));
+    // A second event, whose metadata are there.
+    program.register(&[(2, tracepoint("p:b"))]);
+    wait_for("packets", || !home.ok("list s").contains("in 0 packets"));
+    home.kill_daemon();
+    // As if the kill had hit it while it wrote: half a packet, half an index entry, half a block.
+    let dir = home.dir.join(format!("out/ust/uid/{}/64-bit", rustix::process::getuid().as_raw()));
+    let append = |path: std::path::PathBuf, bytes: &[u8]| {
+        std::fs::OpenOptions::new().append(true).open(path).unwrap().write_all(bytes).unwrap();
+    };
+    let index = std::fs::read_dir(dir.join("index")).unwrap().next().unwrap().unwrap().path();
+    let data = dir.join(index.file_stem().unwrap());
+    let whole = std::fs::metadata(&data).unwrap().len();
+    let mut torn = vec![0; 1000];
+    std::fs::File::open(&data).unwrap().read_exact(&mut torn).unwrap();
+    append(data.clone(), &torn);
+    append(index, &[0; 30]);
+    assert_eq!(home.run("list"), (1, "Error: No session daemon is available\n".into()));
+    assert_eq!(home.run("stop"), (19, "Error: No session daemon is available\n".into()));
+    // Our reader shows what is whole, at once, and says that something is wrong.
+    let own = home.output("view -t out");
+    let own = String::from_utf8(own.stdout).unwrap();
+    let read = values(&own);
+    assert!(read.len() > 1000 && read == (0..read.len() as i32).collect::<Vec<_>>(), "{}", read.len());
+    // The next daemon makes it whole for everybody.
+    append(dir.join("metadata"), b"event {\n\tname = \"p:c");
+    home.ok("create t -o new");
+    assert_eq!(std::fs::metadata(&data).unwrap().len(), whole);
+    assert_eq!(values(&home.babeltrace(&home.dir.join("out"))), read);
+    assert_eq!(home.run("start s"), (23, "Error: Session name not found\n".into()));
+    home.ok("destroy");
+    assert!(!home.run_dir().join("unfinished").exists());
+}
+
+#[test]
 fn programs_outlive_both_halves_of_the_daemon_and_meet_the_next() {
     let home = Home::new("both");
     session(&home, "out", "");
     let mut program = Program::connect(&home, ProducerKind::Rseq);
     program.register(&[(1, tracepoint("p:a"))]);
-    let (keeper, worker) = (home.pid("sillage.pid"), home.pid("worker.pid"));
-    kill(keeper, Signal::KILL);
-    kill(worker, Signal::KILL);
+    home.kill_daemon();
     program.emit(1, 1);
-    wait_for("the end of the daemon", || home.run("list").0 == 1);
     session(&home, "again", "");
     let mut program = program.reconnect(&home, ProducerKind::Rseq);
     program.register(&[(1, tracepoint("p:a"))]);

@@ -26,6 +26,9 @@ pub struct Arguments {
     /// The inner half, which the outer half starts.
     #[arg(long, hide = true)]
     worker: bool,
+    /// An outer half in the place of one that was killed, which the inner half starts.
+    #[arg(long, hide = true)]
+    keeper: bool,
 }
 
 /// The options of `lttng-sessiond` that matter here; the rest of its words are taken and ignored.
@@ -63,9 +66,6 @@ pub fn daemon(context: &Context, arguments: &Arguments) -> Outcome {
 
 fn run(default_dir: PathBuf, arguments: &Arguments) -> Outcome {
     let run_dir = arguments.run_dir.clone().unwrap_or(default_dir);
-    if arguments.worker {
-        return report(sillage_session::work(&run_dir));
-    }
     if arguments.daemonize {
         let own = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/proc/self/exe"));
         let words: [&OsStr; 4] =
@@ -83,6 +83,12 @@ fn run(default_dir: PathBuf, arguments: &Arguments) -> Outcome {
         return ERROR;
     };
     let worker = ["daemon", "--worker", "--run-dir", dir];
+    if arguments.worker {
+        return report(sillage_session::work(&run_dir, &["daemon", "--keeper", "--run-dir", dir]));
+    }
+    if arguments.keeper {
+        return report(keeper::adopt(&run_dir, &worker));
+    }
     if arguments.background {
         return match keeper::detach() {
             Ok(()) => report(sillage_session::serve(&run_dir, &worker, keeper::announce)),

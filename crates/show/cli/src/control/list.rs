@@ -214,6 +214,9 @@ fn print_programs(programs: &[ProgramDescription], fields: bool) {
     }
     for program in programs {
         println!("\nPID: {} - Name: {}", program.info.pid, command_of(program));
+        for trouble in &program.info.troubles {
+            println!("      Not recorded: {trouble}");
+        }
         for tracepoint in &program.tracepoints {
             let level = level_text(tracepoint.loglevel);
             println!("      {} (loglevel: {level}) (type: tracepoint)", tracepoint.name);

@@ -9,7 +9,11 @@
 //!
 //! While the command runs only bytes and packets are known, because the consumer never looks inside a
 //! packet; at the end our reader counts the events.
-//! Programs of the same user that have our library and run meanwhile are recorded as well.
+//!
+//! Only the command is recorded, with everything that it starts, daemons that leave its process tree
+//! included: a token in its environment (`SILLAGE_RECORD`) is inherited, and sent by the tracer when a
+//! program registers. A program started with an environment of its own (by `env -i`, `sudo`, a service
+//! manager) is not the command's in this sense; inside another `record` the inner one counts.
 
 use super::channel::Settings;
 use super::session::{Naming, output_dir};
@@ -84,9 +88,11 @@ fn run(context: &Context, arguments: &Arguments) -> Result<Outcome> {
     if arguments.output.is_none() && naming.output.exists() {
         naming.output.set_file_name(&naming.name);
     }
-    client.create(&naming.name, &naming.output.to_string_lossy(), &naming.created)?;
+    let token = token();
+    client.create_for(&naming.name, &naming.output.to_string_lossy(), &naming.created, token)?;
     let mut command = Command::new(&arguments.command[0]);
     command.args(&arguments.command[1..]).env("LD_LIBRARY_PATH", library_path(&libraries));
+    command.env("SILLAGE_RECORD", token.to_string());
     if settings.blocking_timeout != BlockingTimeout::None {
         command.env("LTTNG_UST_ALLOW_BLOCKING", "1");
     }
@@ -121,6 +127,13 @@ fn run(context: &Context, arguments: &Arguments) -> Result<Outcome> {
         Err(error) => super::error!("the session was lost: {error}"),
     }
     Ok(outcome)
+}
+
+/// A number that no other `record` has.
+fn token() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    // Keyed by the system's random numbers.
+    RandomState::new().build_hasher().finish().max(1)
 }
 
 fn patterns(texts: &[String]) -> Vec<Pattern> {

@@ -75,6 +75,25 @@ impl Home {
         wait_for("a new worker", || self.pid("worker.pid") != old && self.run("list").0 == 0);
     }
 
+    /// Kills the keeper alone and waits until its worker has another.
+    pub fn kill_keeper(&self) {
+        let (old, worker) = (self.pid("sillage.pid"), self.pid("worker.pid"));
+        kill(old, rustix::process::Signal::KILL);
+        wait_for("a new keeper", || self.pid("sillage.pid") != old);
+        assert_eq!(self.pid("worker.pid"), worker, "the worker goes on");
+    }
+
+    /// Kills both halves of the daemon.
+    pub fn kill_daemon(&self) {
+        let (keeper, worker) = (self.pid("sillage.pid"), self.pid("worker.pid"));
+        // Stopped first, so that neither can replace the other.
+        for signal in [rustix::process::Signal::STOP, rustix::process::Signal::KILL] {
+            kill(worker, signal);
+            kill(keeper, signal);
+        }
+        wait_for("the end of the daemon", || self.run("list").0 == 1);
+    }
+
     /// Babeltrace's text of what lies under `dir`; it must read it without complaint.
     pub fn babeltrace(&self, dir: &Path) -> String {
         let output = Command::new("babeltrace2").arg("--no-delta").arg(dir).output();
@@ -182,6 +201,7 @@ impl Program {
             allow_blocking: false,
             tracer_version: "0".into(),
             mapped_sets,
+            record: 0,
         });
         stream.write_all(&hello.encode()).unwrap();
         let state = State { producers, answers_sync, ..Default::default() };
