@@ -8,10 +8,13 @@
 //! memory back. What `next` announces in the consumer line lets a restarted daemon know, from the
 //! last sequence number in its files, whether the packet got written.
 //!
+//! Programs of the kind ebpf reserve before they write. There, what may be read ends where the bytes
+//! committed in a sub-buffer equal those reserved in it, and the head itself is the announcement.
+//!
 //! Every producer word is read once and checked: a ring that lies gives a [`Violation`] and is
 //! retired by the caller; it can neither stall nor crash the consumer.
 
-use crate::geometry::Geometry;
+use crate::geometry::{Geometry, Kind};
 use crate::layout::{ConsumerLine, DESCRIPTOR_BYTES, Descriptor, ProducerLine};
 use crate::primitive::{Ordering, fence};
 use crate::set::Set;
@@ -300,7 +303,7 @@ impl Cursor {
                 let previous = self.previous_end;
                 return Err(Violation::Time { begin: begin_ts, end: end_ts, previous, now: now_ns });
             }
-            let cpu = if g.kind == crate::Kind::Locked { cpu as u32 } else { self.cpu };
+            let cpu = if g.kind == Kind::Locked { cpu as u32 } else { self.cpu };
             let packet = Packet {
                 body,
                 body_bytes,
@@ -357,6 +360,9 @@ impl Cursor {
         let g = ring.geometry();
         let subbuf = self.pos >> g.subbuf_shift;
         if head >> g.subbuf_shift > subbuf {
+            if !self.is_complete(ring, (subbuf + 1) << g.subbuf_shift) {
+                return Ok(None);
+            }
             let end = ring.descriptor(subbuf).end.load(Ordering::Relaxed);
             let next = ring.descriptor(subbuf + 1);
             let end_pos = (subbuf << g.subbuf_shift).wrapping_add(end);
@@ -390,9 +396,10 @@ impl Cursor {
     fn cut_point(&self, ring: &impl RingMemory, head: u64) -> Option<(u64, u64)> {
         let (line, mut head) = (ring.line(), head);
         for _ in 0..CUT_RETRIES {
+            let complete = self.is_complete(ring, head);
             let last_ts = line.last_ts.load(Ordering::Acquire); // pairs with the producers' Release
             let again = line.head.load(Ordering::Acquire);
-            if again == head {
+            if again == head && complete {
                 return Some((head, last_ts));
             }
             if again >> ring.geometry().subbuf_shift != self.pos >> ring.geometry().subbuf_shift {
@@ -403,10 +410,35 @@ impl Cursor {
         None
     }
 
+    /// True if everything in the cursor's sub-buffer was written up to `end`, which lies in it or at its
+    /// end. To be called before the head is read (again): what is committed never exceeds it.
+    fn is_complete(&self, ring: &impl RingMemory, end: u64) -> bool {
+        let g = ring.geometry();
+        if g.kind != Kind::Ebpf || end == 0 {
+            return true;
+        }
+        let subbuf = self.pos >> g.subbuf_shift;
+        let laps = subbuf / u64::from(g.subbuf_count);
+        let reserved = (laps << g.subbuf_shift) + (end - (subbuf << g.subbuf_shift));
+        // Pairs with the fetch-and-add of the programs. In a later lap there is more: `intact` says so.
+        let committed = ring.descriptor(subbuf).committed.load(Ordering::Acquire);
+        committed == reserved || (g.overwrite && committed > reserved)
+    }
+
+    /// The highest sub-buffer that a producer may be changing.
+    fn opening(&self, ring: &impl RingMemory) -> u64 {
+        let line = ring.line();
+        match ring.geometry().kind {
+            // The head is moved before anything is written behind it.
+            Kind::Ebpf => line.head.load(Ordering::Acquire) >> ring.geometry().subbuf_shift,
+            _ => line.opening.load(Ordering::Acquire), // pairs with the producers' Release
+        }
+    }
+
     /// Overwrite mode: moves on to the oldest sub-buffer that no producer can be changing.
     fn skip_overwritten(&mut self, ring: &impl RingMemory) -> Result<(), Violation> {
         let g = ring.geometry();
-        let opening = ring.line().opening.load(Ordering::Acquire); // pairs with the producers' Release
+        let opening = self.opening(ring);
         let head = ring.line().head.load(Ordering::Acquire);
         // Producers announce the sub-buffer behind the head's at most.
         if head > POSITION_MAX || opening > (head >> g.subbuf_shift) + 1 {
@@ -429,7 +461,7 @@ impl Cursor {
     fn intact(&self, ring: &impl RingMemory) -> bool {
         fence(Ordering::SeqCst);
         let g = ring.geometry();
-        let opening = ring.line().opening.load(Ordering::Acquire); // pairs with the producers' Release
+        let opening = self.opening(ring);
         (self.pos >> g.subbuf_shift) + u64::from(g.subbuf_count) > opening
     }
 

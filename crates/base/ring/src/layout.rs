@@ -19,6 +19,7 @@
 //! So the address of any position is `data + (position mod N × S)`: a mask and a sum, no shift.
 //!
 //! The consumer's file (producers can only map it for reading): one [`ConsumerLine`] for each ring.
+//! Rings of the kind ebpf have theirs in the control page, at [`CONSUMER_LINE_OFFSET`].
 //!
 //! All words are little atomics, each written by the side named with it. `ProducerLine.closed`
 //! alone is stored by the consumer in the producers' file.
@@ -42,6 +43,9 @@ pub const DESCRIPTOR_BYTES: u64 = 64;
 pub const TAIL_BYTES: u64 = 16;
 /// Bytes of a consumer line.
 pub const CONSUMER_LINE_BYTES: u64 = 64;
+/// Kind ebpf: where a ring's control page holds its consumer line, so that one map is all a program
+/// needs. Nobody but the kernel and the daemon can write to such a map.
+pub const CONSUMER_LINE_OFFSET: u64 = 2048;
 
 /// First page of a set. The geometry is written once, when the set is made.
 #[repr(C, align(4096))]
@@ -154,7 +158,10 @@ pub struct Descriptor {
     pub end: AtomicU64,
     /// Time at which it was opened.
     pub begin_ts: AtomicU64,
-    pub(crate) _reserved: [u64; 3],
+    /// Bytes written in this place over all laps, the descriptor's and the padding's included: S for
+    /// each finished lap (kind ebpf alone, which reserves before it writes).
+    pub committed: AtomicU64,
+    pub(crate) _reserved: [u64; 2],
 }
 
 /// What the consumer writes; producers see it read-only.
@@ -195,5 +202,8 @@ const _: () = {
     assert!(size_of::<Descriptor>() == DESCRIPTOR_BYTES as usize);
     assert!(size_of::<ConsumerLine>() == CONSUMER_LINE_BYTES as usize);
     assert!(offset_of!(SetHeader, active) == 64);
-    assert!(LINE_BYTES <= CONTROL_BYTES);
+    assert!(
+        LINE_BYTES <= CONSUMER_LINE_OFFSET && CONSUMER_LINE_OFFSET + CONSUMER_LINE_BYTES <= CONTROL_BYTES
+    );
+    assert!(offset_of!(Descriptor, committed) == 40);
 };

@@ -58,8 +58,8 @@ impl Ring {
             line: ProducerLine { head, last_ts, opening, closed, _reserved: [0; 4], lost: atomics() },
             descriptors: (0..subbuf_count)
                 .map(|_| {
-                    let [number, begin_ts, lost_at_open, end, cpu] = atomics();
-                    Descriptor { number, begin_ts, lost_at_open, end, cpu, _reserved: [0; 3] }
+                    let [number, begin_ts, lost_at_open, end, cpu, committed] = atomics();
+                    Descriptor { number, begin_ts, lost_at_open, end, cpu, committed, _reserved: [0; 2] }
                 })
                 .collect(),
             consumer: ConsumerLine {

@@ -2,8 +2,8 @@
 
 use crate::geometry::{Geometry, GeometryError, HeaderForm, Kind};
 use crate::layout::{
-    CONTROL_BYTES, ConsumerLine, Descriptor, FLAG_COMPACT, FLAG_ORDERED, FLAG_OVERWRITE, MAGIC, PAGE_BYTES,
-    ProducerLine, SetHeader, VERSION,
+    CONSUMER_LINE_OFFSET, CONTROL_BYTES, ConsumerLine, Descriptor, FLAG_COMPACT, FLAG_ORDERED,
+    FLAG_OVERWRITE, MAGIC, PAGE_BYTES, ProducerLine, SetHeader, VERSION,
 };
 use crate::primitive::Ordering;
 use core::ptr::NonNull;
@@ -92,7 +92,7 @@ impl Set {
     ///
     /// # Safety
     /// `geometry.set_bytes()` zeroed bytes are mapped shared and writable at `base`, and
-    /// `geometry.consumer_bytes()` at `consumer`; both outlive the set.
+    /// `geometry.consumer_bytes()` at `consumer` (not used by the kind ebpf); both outlive the set.
     pub unsafe fn create(
         base: NonNull<u8>,
         consumer: NonNull<u8>,
@@ -158,6 +158,15 @@ impl Set {
         self.line(cpu).closed.store(1, Ordering::Release);
     }
 
+    /// The ring `cpu` is there (kind ebpf, whose programs do not say so themselves).
+    pub fn activate(&self, cpu: u32) {
+        // SAFETY: the header page is mapped for the life of the set.
+        let header = unsafe { self.base.cast::<SetHeader>().as_ref() };
+        if let Some(active) = header.active.get(cpu as usize) {
+            active.store(1, Ordering::Release); // pairs with the Acquire in `is_active`
+        }
+    }
+
     /// Closes every ring. Rings that were never used get a page by this.
     pub fn close_all(&self) {
         (0..self.geometry.cpus).for_each(|cpu| self.close(cpu));
@@ -192,6 +201,10 @@ impl Set {
 
     pub(crate) fn consumer_line(&self, cpu: u32) -> &ConsumerLine {
         assert!(cpu < self.geometry.cpus);
+        if self.geometry.kind == Kind::Ebpf {
+            // SAFETY: the control page of each ring holds the line there.
+            return unsafe { &*self.ring(cpu).add(CONSUMER_LINE_OFFSET as usize).cast() };
+        }
         // SAFETY: the consumer's file holds one line for each ring.
         unsafe { &*self.consumer.as_ptr().add(cpu as usize) }
     }

@@ -67,7 +67,11 @@ impl Mapping {
         if have < bytes {
             return Err(SharedError::Short { have, need: bytes });
         }
-        let bytes = bytes as usize;
+        Mapping::of(file, bytes as usize)
+    }
+
+    /// A mapping of the first `bytes` bytes of something whose size the kernel checks by itself.
+    fn of(file: BorrowedFd<'_>, bytes: usize) -> Result<Mapping, SharedError> {
         // SAFETY: a fresh shared mapping at an address that the kernel chooses touches no memory of ours.
         let address = unsafe {
             libc::mmap(
@@ -86,6 +90,37 @@ impl Mapping {
                 Ok(Mapping { address, bytes })
             }
             None => Err(SharedError::Kernel { step: "mmap", error: io::Error::last_os_error() }),
+        }
+    }
+}
+
+impl Mapping {
+    /// Address space for `bytes` bytes, which costs memory only where it is written to.
+    fn reserve(bytes: usize) -> Result<Mapping, SharedError> {
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: a fresh mapping at an address that the kernel chooses touches no memory of ours.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, access, flags | libc::MAP_NORESERVE, -1, 0)
+        };
+        match NonNull::new(address.cast::<u8>()).filter(|_| address != libc::MAP_FAILED) {
+            Some(address) => Ok(Mapping { address, bytes }),
+            None => Err(SharedError::Kernel { step: "mmap", error: io::Error::last_os_error() }),
+        }
+    }
+
+    /// Puts the first `bytes` bytes of a file into this mapping, `offset` bytes behind its start.
+    fn place(&self, file: BorrowedFd<'_>, offset: u64, bytes: u64) -> Result<(), SharedError> {
+        let (offset, bytes) = (offset as usize, bytes as usize);
+        assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.bytes), "inside the mapping");
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+        // SAFETY: the range lies in our own mapping (checked above), into which nothing points yet.
+        let address = unsafe {
+            let at = self.address.as_ptr().add(offset);
+            libc::mmap(at.cast(), bytes, access, flags, file.as_raw_fd(), 0)
+        };
+        match address == libc::MAP_FAILED {
+            true => Err(SharedError::Kernel { step: "mmap of a ring", error: io::Error::last_os_error() }),
+            false => Ok(()),
         }
     }
 }
@@ -122,6 +157,8 @@ pub struct RingMemory {
     consumer_read_only: OwnedFd,
     // Behind `set`, which points into them.
     mappings: [Mapping; 2],
+    /// Kind ebpf: the map behind each ring.
+    maps: Vec<(u32, OwnedFd)>,
 }
 
 impl RingMemory {
@@ -163,7 +200,41 @@ impl RingMemory {
         // and live as long as the set, beside it in this struct.
         let set = unsafe { make(rings.address, words.address, geometry, set_id)? };
         let consumer_read_only = read_only(&consumer_file)?;
-        Ok(RingMemory { set, set_file, consumer_file, consumer_read_only, mappings: [rings, words] })
+        let (mappings, maps) = ([rings, words], Vec::new());
+        Ok(RingMemory { set, set_file, consumer_file, consumer_read_only, mappings, maps })
+    }
+
+    /// A set of the kind ebpf: each ring is the value of an eBPF array map of its own, new or taken
+    /// back. CPUs without a map have a ring that nobody writes to.
+    ///
+    /// # Errors
+    /// As `create`; also a map that is too small or cannot be mapped.
+    pub fn from_maps(
+        maps: Vec<(u32, OwnedFd)>,
+        geometry: Geometry,
+        set_id: u64,
+    ) -> Result<RingMemory, SharedError> {
+        let geometry = geometry.checked()?;
+        let all = Mapping::reserve(geometry.set_bytes() as usize)?;
+        let words = Mapping::reserve(geometry.consumer_bytes() as usize)?;
+        let set_file = memory_file("sillage-ring", PAGE_BYTES as u64)?;
+        all.place(set_file.as_fd(), 0, PAGE_BYTES as u64)?;
+        for (cpu, map) in maps.iter().filter(|(cpu, _)| *cpu < geometry.cpus) {
+            let offset = PAGE_BYTES as u64 + u64::from(*cpu) * geometry.ring_bytes();
+            all.place(map.as_fd(), offset, geometry.ring_bytes())?;
+        }
+        // SAFETY: both mappings have the bytes that the geometry asks for and live as long as the set;
+        // the header page is fresh, and a map's bytes are zero or as its programs left them.
+        let set = unsafe { Set::create(all.address, words.address, geometry, set_id)? };
+        maps.iter().for_each(|(cpu, _)| set.activate(*cpu));
+        let consumer_file = memory_file("sillage-consumer", PAGE_BYTES as u64)?;
+        let consumer_read_only = read_only(&consumer_file)?;
+        Ok(RingMemory { set, set_file, consumer_file, consumer_read_only, mappings: [all, words], maps })
+    }
+
+    /// Kind ebpf: CPU and map of each ring, which a restarted daemon needs for `from_maps`.
+    pub fn maps(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
+        self.maps.iter().map(|(cpu, map)| (*cpu, map.as_fd()))
     }
 
     /// What producers get: the set (read-write) and the consumer's words (read-only).
