@@ -178,11 +178,25 @@ impl<M: Messages> Trimmer<M> {
             Some(State { stream, begun: false, timed: false, packet: None, packet_begun: false });
     }
 
-    fn snapshot(&self, stream: usize, ns: Option<i64>) -> Option<ClockSnapshot> {
-        let state = self.streams.get(stream)?.as_ref()?;
-        let clock = state.stream.class.clock.as_ref()?;
-        let ns = ns?;
-        Some(ClockSnapshot { cycles: clock.cycles_at(ns)?, ns: Some(ns) })
+    /// The clock of a stream where the range begins: its smallest value that is in the range. (A
+    /// nanosecond can be several cycles.)
+    fn at_begin(&self, stream: usize) -> Option<ClockSnapshot> {
+        let ns = self.begin?;
+        let clock = self.known(stream)?.stream.class.clock.as_ref()?;
+        let cycles = first_cycles(clock.cycles_at(ns)?, |cycles| {
+            clock.ns_from_origin(cycles).is_none_or(|at| at >= ns)
+        });
+        Some(ClockSnapshot { cycles, ns: Some(ns) })
+    }
+
+    /// The clock of a stream where the range ends: its largest value that is in the range.
+    fn at_end(&self, stream: usize) -> Option<ClockSnapshot> {
+        let ns = self.end?;
+        let clock = self.known(stream)?.stream.class.clock.as_ref()?;
+        let after = first_cycles(clock.cycles_at(ns)?, |cycles| {
+            clock.ns_from_origin(cycles).is_none_or(|at| at > ns)
+        });
+        Some(ClockSnapshot { cycles: after.saturating_sub(1), ns: Some(ns) })
     }
 
     /// Decides what is given for the source's current message.
@@ -260,7 +274,7 @@ impl<M: Messages> Trimmer<M> {
     /// was there before.
     fn begin_stream_for(&mut self, index: usize, early: bool) {
         let was_there = early || self.streams[index].as_ref().is_some_and(|state| state.timed);
-        let clock = if was_there { self.snapshot(index, self.begin) } else { None };
+        let clock = if was_there { self.at_begin(index) } else { None };
         self.begin_stream(index, clock);
     }
 
@@ -290,7 +304,7 @@ impl<M: Messages> Trimmer<M> {
         self.begin_stream_for(index, begins_packet);
         if begins_packet {
             let has_time = |state: &State| state.stream.class.packets_have_begin_time;
-            let clock = self.snapshot(index, self.begin);
+            let clock = self.at_begin(index);
             let clock = clock.filter(|_| self.streams[index].as_ref().is_some_and(has_time));
             self.steps.push_back(Step::PacketBegin { stream: index, clock });
         }
@@ -314,8 +328,8 @@ impl<M: Messages> Trimmer<M> {
         self.begin_stream_for(index, early);
         let step = if early || late {
             Step::Loss {
-                begin: if early { self.snapshot(index, self.begin) } else { begin },
-                end: if late { self.snapshot(index, self.end) } else { end },
+                begin: if early { self.at_begin(index) } else { begin },
+                end: if late { self.at_end(index) } else { end },
             }
         } else {
             Step::Message
@@ -349,7 +363,7 @@ impl<M: Messages> Trimmer<M> {
                 continue;
             }
             let (timed, in_packet) = (state.timed, state.packet.is_some());
-            let clock = self.snapshot(index, self.end);
+            let clock = self.at_end(index);
             if in_packet {
                 let has_time =
                     self.streams[index].as_ref().is_some_and(|s| s.stream.class.packets_have_end_time);
@@ -362,6 +376,20 @@ impl<M: Messages> Trimmer<M> {
     fn known(&self, stream: usize) -> Option<&State> {
         self.streams.get(stream)?.as_ref()
     }
+}
+
+/// The first value from `from` on for which it is so, and then for all larger ones.
+fn first_cycles(from: u64, is_so: impl Fn(u64) -> bool) -> u64 {
+    let (mut low, mut high) = (from, u64::MAX);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if is_so(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
 }
 
 fn check_order(begin: Option<i64>, end: Option<i64>) -> Result<(), Error> {
@@ -438,7 +466,10 @@ impl<M: Messages> Messages for Trimmer<M> {
         let Some(Message::PacketBegin(packet)) = self.source.current() else {
             return false;
         };
-        let end = packet.info.end.and_then(|end| packet.stream.class.clock.as_ref()?.ns_from_origin(end));
+        let info = packet.info;
+        // An end before the begin is none: the tracer died.
+        let end = info.end.filter(|end| info.begin.is_none_or(|begin| begin <= *end));
+        let end = end.and_then(|end| packet.stream.class.clock.as_ref()?.ns_from_origin(end));
         let whole = match (end, self.end) {
             (_, None) => true,
             (Some(ns), Some(end)) => ns <= end,

@@ -76,13 +76,13 @@ impl FileIndex {
         Entry::decode(self.bytes.get(from..from + self.entry_size_bytes)?).ok()
     }
 
-    /// Position of the last packet that begins at or before `cycles`; the first one if none does.
+    /// Position of the last packet that begins before `cycles`; the first one if none does.
     pub(crate) fn packet_at(&self, cycles: u64) -> usize {
         let (mut low, mut high) = (0, self.count);
         while low < high {
             let middle = (low + high) / 2;
             match self.get(middle) {
-                Some(entry) if entry.timestamp_begin <= cycles => low = middle + 1,
+                Some(entry) if entry.timestamp_begin < cycles => low = middle + 1,
                 _ => high = middle,
             }
         }

@@ -425,12 +425,12 @@ impl PacketSource for FilePackets {
         self.loaded = Loaded::Nothing;
         self.cursors.clear();
         self.given.clear();
-        // The last file that begins at or before the time, and the one before it: the packet
-        // wanted may be the first of its file.
+        // The last file that begins before the time, and the one before it: the packet wanted may
+        // be the first of its file. Several may begin at the time itself.
         let after = self
             .parts
             .iter()
-            .position(|part| part.begin.is_some_and(|begin| begin > cycles))
+            .position(|part| part.begin.is_some_and(|begin| begin >= cycles))
             .unwrap_or(self.parts.len());
         let start = after.saturating_sub(1);
         self.next_part = start;
@@ -452,7 +452,7 @@ impl PacketSource for FilePackets {
     }
 }
 
-/// Moves a cursor to the packet before the last that begins at or before `cycles`, with the head of
+/// Moves a cursor to the packet before the last that begins before `cycles`, with the head of
 /// the packet before that in `before`; true if the last one is the first of the file.
 fn seek_in_file(cursor: &mut Cursor, cycles: u64, before: &mut Option<PacketInfo>) -> Result<bool, Error> {
     if let Some(index) = FileIndex::open(&cursor.part.path, cursor.file.size_bytes()) {
@@ -470,10 +470,10 @@ fn seek_in_file(cursor: &mut Cursor, cycles: u64, before: &mut Option<PacketInfo
         }
         return Ok(last == 0);
     }
-    // The last three packets that begin in time: number, offset, head.
+    // The last three packets that begin before: number, offset, head.
     let mut last: [Option<(u64, u64, Head)>; 3] = [None; 3];
     while let Some(head) = cursor.head
-        && (last[2].is_none() || head.info.begin.is_none_or(|begin| begin <= cycles))
+        && (last[2].is_none() || head.info.begin.is_none_or(|begin| begin < cycles))
     {
         last.rotate_left(1);
         last[2] = cursor.pass();
