@@ -2,19 +2,33 @@
 //!
 //! In a time namespace the kernel shifts the clock of this process; the shift is read once and
 //! subtracted, so that all programs and the kernel share one time line.
+//!
+//! Where PR_SET_TSC forbids `rdtsc`, the vDSO's clock would end the program as well: there the kernel is
+//! called. (It is looked at while the program starts; a thread that forbids it later must not trace, nor
+//! read any clock.)
 
 use crate::sys;
-use core::sync::atomic::{AtomicI64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use sillage_ring::ClockPage;
 
 /// What this process's CLOCK_MONOTONIC is ahead of the machine's, in ns.
 static OFFSET_NS: AtomicI64 = AtomicI64::new(0);
 
+/// This process may not execute `rdtsc`.
+static TSC_FORBIDDEN: AtomicBool = AtomicBool::new(false);
+
 /// CLOCK_MONOTONIC of the machine, ns.
 pub fn monotonic_ns() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the vDSO fills `time`; this clock always exists, so `errno` is not touched.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    // SAFETY: the vDSO or the kernel fills `time`; this clock always exists, so `errno` is not touched.
+    unsafe {
+        if TSC_FORBIDDEN.load(Ordering::Relaxed) {
+            let at = (&raw mut time) as usize;
+            sys::syscall(libc::SYS_clock_gettime, [libc::CLOCK_MONOTONIC as usize, at, 0, 0, 0, 0]);
+        } else {
+            libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time);
+        }
+    }
     let ns = time.tv_sec * 1_000_000_000 + time.tv_nsec;
     (ns - OFFSET_NS.load(Ordering::Relaxed)) as u64
 }
@@ -52,7 +66,9 @@ fn monotonic_offset_ns(text: &str) -> Option<i64> {
 /// True if this process may execute `rdtsc`.
 pub(crate) fn tsc_allowed() -> bool {
     let mut mode: libc::c_int = 0;
-    !sys::prctl_get(libc::PR_GET_TSC, (&raw mut mode).cast()) || mode != libc::PR_TSC_SIGSEGV
+    let allowed = !sys::prctl_get(libc::PR_GET_TSC, (&raw mut mode).cast()) || mode != libc::PR_TSC_SIGSEGV;
+    TSC_FORBIDDEN.store(!allowed, Ordering::Relaxed);
+    allowed
 }
 
 /// A page that always says "ask the kernel", for daemons that give none.

@@ -19,6 +19,7 @@ pub(crate) fn is_done() -> bool {
 pub fn init() {
     match STATE.compare_exchange(NOT_YET, UNDER_WAY, Ordering::Acquire, Ordering::Acquire) {
         Ok(_) => {
+            clock::tsc_allowed(); // before anything reads a clock
             rcu::register_barriers();
             settings::read();
             clock::read_namespace_offset();

@@ -4,7 +4,7 @@ mod support;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use support::{Home, kill, wait_for};
+use support::{Home, Traced, kill, wait_for};
 
 /// A directory with something under the names of the tracer library: enough for commands that do not
 /// load it.
@@ -105,24 +105,10 @@ fn what_cannot_run_says_so() {
     assert!(home.run("list").1.contains("Currently no available"), "no session is left behind");
 }
 
-/// The tracer library, if it was built (`cargo build --release -p sillage-tracer-user-abi`).
-fn real_library() -> Option<PathBuf> {
-    let beside = PathBuf::from(env!("CARGO_BIN_EXE_sillage"));
-    let target = beside.parent()?.parent()?;
-    let mut profiles = ["release", "debug"].map(|profile| target.join(profile)).into_iter();
-    let found = profiles.find(|dir| dir.join("libsillage_ust.so").exists());
-    if found.is_none() {
-        eprintln!(
-            "SKIPPED: the tracer library is not built (cargo build --release -p sillage-tracer-user-abi)"
-        );
-    }
-    found
-}
-
 #[test]
 fn a_debian_program_under_lttngs_own_helper_is_recorded_by_our_library() {
-    let Some(library) = real_library() else { return };
     let home = Home::new("helper");
+    let Some(Traced { libraries: library, .. }) = Traced::compile(&home) else { return };
     let output = home
         .command(env!("CARGO_BIN_EXE_sillage"))
         .env("SILLAGE_LIBDIR", library)

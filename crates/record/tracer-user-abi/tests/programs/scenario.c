@@ -2,6 +2,11 @@
 #define _GNU_SOURCE
 #define LTTNG_UST_TRACEPOINT_CREATE_PROBES
 #define LTTNG_UST_TRACEPOINT_DEFINE
+#ifdef PROVIDER_MAJOR /* a provider of another version */
+#include <lttng/ust-events.h>
+#undef LTTNG_UST_PROVIDER_MAJOR
+#define LTTNG_UST_PROVIDER_MAJOR PROVIDER_MAJOR
+#endif
 #include "scenario-tp.h"
 
 #include <dirent.h>
@@ -422,7 +427,7 @@ int main(int argc, char **argv)
 	if (!strcmp(mode, "obey"))
 		obey();
 	else if (!strcmp(mode, "ticks"))
-		ticks(n, 0);
+		ticks(n, argc > 3 ? m : 0);
 	else if (!strcmp(mode, "fork"))
 		do_fork(n);
 	else if (!strcmp(mode, "rawfork"))

@@ -424,6 +424,8 @@ fn serve(keeper: &Keeper, clock: &Page, doorbell: &Page, mut stream: UnixStream)
                 });
             }
             ToDaemon::Synced { sequence } => state.programs[number.expect("hello first")].synced = sequence,
+            // What is lost is counted in the rings; only the real daemon has somebody to tell.
+            ToDaemon::ChannelUnusable { .. } => {}
         }
         keeper.changed.notify_all();
     };

@@ -8,7 +8,8 @@
 //! standard error, names every loss, and shows the command that views the result.
 //!
 //! While the command runs only bytes and packets are known, because the consumer never looks inside a
-//! packet; at the end our reader counts the events.
+//! packet: the line's number of events is an estimate from the first of them. At the end our reader
+//! counts. Without a terminal on standard error there is no line, and nobody reads meanwhile.
 //!
 //! Only the command is recorded, with everything that it starts, daemons that leave its process tree
 //! included: a token in its environment (`SILLAGE_RECORD`) is inherited, and sent by the tracer when a
@@ -21,7 +22,7 @@ use super::{Context, ERROR, Outcome, count, library, split_list, totals};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use sillage_control::{Client, Summary};
+use sillage_control::{Client, Place, Summary};
 use sillage_model::{BlockingTimeout, EventRule, LogLevelRule, Pattern};
 use sillage_session::signals::{Signal, Signals};
 use std::ffi::OsString;
@@ -109,8 +110,9 @@ fn run(context: &Context, arguments: &Arguments) -> Result<Outcome> {
         }
         client.start(&naming.name)
     });
-    let finished =
-        started.map_err(anyhow::Error::from).and_then(|()| follow(&mut client, &naming.name, command));
+    let finished = started
+        .map_err(anyhow::Error::from)
+        .and_then(|()| follow(&mut client, &context.place, &naming, command));
     // Whatever happened, the session ends here.
     let summary =
         Client::connect(&context.place.socket()).and_then(|mut client| client.destroy(&naming.name));
@@ -124,7 +126,14 @@ fn run(context: &Context, arguments: &Arguments) -> Result<Outcome> {
     };
     match summary {
         Ok(summary) => print_summary(&summary, &naming.output),
-        Err(error) => super::error!("the session was lost: {error}"),
+        Err(error) => {
+            super::error!("the session was lost with its daemon: {error}");
+            eprintln!(
+                "What was written before is in {}; the next session daemon makes it whole (any command that \
+                 needs one starts it)",
+                naming.output.display()
+            );
+        }
     }
     Ok(outcome)
 }
@@ -155,7 +164,7 @@ enum Ended {
 }
 
 /// Runs the command to its end, passing on the signals that we alone get.
-fn follow(client: &mut Client, session: &str, mut command: Command) -> Result<Ended> {
+fn follow(client: &mut Client, place: &Place, naming: &Naming, mut command: Command) -> Result<Ended> {
     let all = [Signal::Child, Signal::Interrupt, Signal::Quit, Signal::Terminate, Signal::Hangup];
     let mut signals = Signals::catch(&all).context("signals")?;
     let mut child = match command.spawn() {
@@ -179,8 +188,8 @@ fn follow(client: &mut Client, session: &str, mut command: Command) -> Result<En
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        if live && let Ok(summary) = client.summary(session) {
-            eprint!("\r\x1b[K{}", line(&summary));
+        if live && let Some(text) = live_line(client, place, naming) {
+            eprint!("\r\x1b[K{text}");
             // A terminal that takes no more text changes nothing for the command.
             let _ = std::io::stderr().flush();
         }
@@ -189,6 +198,21 @@ fn follow(client: &mut Client, session: &str, mut command: Command) -> Result<En
         eprint!("\r\x1b[K");
     }
     Ok(Ended::Ran(ended))
+}
+
+/// What was recorded so far. A daemon that was killed is back in a moment, with the session.
+fn live_line(client: &mut Client, place: &Place, naming: &Naming) -> Option<String> {
+    let summary = match client.summary(&naming.name) {
+        Ok(summary) => summary,
+        Err(_) => {
+            *client = Client::connect(&place.socket()).ok()?;
+            client.summary(&naming.name).ok()?
+        }
+    };
+    let packets = summary.channels.iter().map(|channel| channel.packets).sum();
+    let about = count::about(&naming.output, packets);
+    let events = about.map(|events| format!("about {events} events, ")).unwrap_or_default();
+    Some(format!("{events}{}", line(&summary)))
 }
 
 fn pass_on(child: &Child, signal: Signal) {

@@ -121,6 +121,103 @@ impl Drop for Home {
     }
 }
 
+/// Our library (`SILLAGE_UST_LIB`, or beside the program under test); None where it was not built.
+pub fn ust_library() -> Option<PathBuf> {
+    if let Some(library) = std::env::var_os("SILLAGE_UST_LIB") {
+        return Some(library.into());
+    }
+    let target = Path::new(env!("CARGO_BIN_EXE_sillage")).parent()?.parent()?;
+    let mut built =
+        ["release", "debug"].map(|profile| target.join(profile).join("libsillage_ust.so")).into_iter();
+    let found = built.find(|library| library.exists());
+    if found.is_none() {
+        eprintln!(
+            "SKIPPED: the tracer library is not built (cargo build --release -p sillage-tracer-user-abi)"
+        );
+    }
+    found
+}
+
+/// A C program with tracepoints `scenario:*`, and our library for it.
+pub struct Traced {
+    pub program: PathBuf,
+    /// For `LD_LIBRARY_PATH` and `SILLAGE_LIBDIR`.
+    pub libraries: PathBuf,
+}
+
+impl Traced {
+    /// Compiles it in the home. None, said aloud, where there is no library.
+    pub fn compile(home: &Home) -> Option<Traced> {
+        let library = ust_library()?;
+        let libraries = home.dir.join("lib");
+        std::fs::create_dir_all(&libraries).unwrap();
+        for name in ["liblttng-ust.so.1", "liblttng-ust-common.so.1", "liblttng-ust-tracepoint.so.1"] {
+            std::os::unix::fs::symlink(&library, libraries.join(name)).unwrap();
+        }
+        let sources =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../../record/tracer-user-abi/tests/programs");
+        let program = home.dir.join("scenario");
+        let mut cc = Command::new("cc");
+        cc.args(["-O2", "-I"]).arg(&sources).arg(sources.join("scenario.c")).arg("-o").arg(&program);
+        let output = cc.args(["-llttng-ust", "-ldl", "-lpthread"]).output();
+        let output = output.expect("gcc and liblttng-ust-dev are installed");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Some(Traced { program, libraries })
+    }
+
+    /// A program on our library, not yet started.
+    pub fn command(&self, home: &Home) -> Command {
+        let mut command = home.command(&self.program);
+        command.env("LD_LIBRARY_PATH", &self.libraries);
+        command
+    }
+
+    /// `sillage record`, with our library.
+    pub fn record(&self, home: &Home, words: &str) -> Command {
+        let mut command = home.command(env!("CARGO_BIN_EXE_sillage"));
+        command.env("SILLAGE_LIBDIR", &self.libraries).arg("record").args(words.split_whitespace());
+        command
+    }
+}
+
+/// A program that does what it is told, line by line.
+pub struct Obedient {
+    child: std::process::Child,
+    stdin: std::process::ChildStdin,
+    stdout: std::io::BufReader<std::process::ChildStdout>,
+}
+
+impl Obedient {
+    pub fn start(command: &mut Command) -> Obedient {
+        let piped = std::process::Stdio::piped;
+        let mut child = command.stdin(piped()).stdout(piped()).spawn().unwrap();
+        let (stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Obedient { child, stdin, stdout: std::io::BufReader::new(stdout) }
+    }
+
+    pub fn tell(&mut self, line: &str) {
+        writeln!(self.stdin, "{line}").unwrap();
+        let mut answer = String::new();
+        std::io::BufRead::read_line(&mut self.stdout, &mut answer).unwrap();
+        assert_eq!(answer, "ok\n", "{line}");
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// Waits for its end.
+    pub fn wait(mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
+    }
+
+    /// Ends it; it must end well.
+    pub fn end(mut self) {
+        drop(self.stdin);
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
 pub fn kill(pid: i32, signal: rustix::process::Signal) {
     let _ = rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), signal);
 }

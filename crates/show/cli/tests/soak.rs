@@ -1,0 +1,181 @@
+//! The long run: programs that come and go, three sessions, kills of both halves of the daemon and of
+//! programs, disks that fill up, for `SILLAGE_SOAK_S` seconds (600). What was published is what is read
+//! plus what is counted as lost, to the record.
+//!
+//! Only with `SILLAGE_FULL=1` (`cargo xtask test --full`).
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+use support::{Home, Traced, wait_for};
+
+/// Ticks of a program.
+const TICKS: u64 = 40_000;
+/// Programs at a time.
+const PROGRAMS: usize = 4;
+const SESSIONS: [(&str, &str); 3] = [
+    ("wide", "--subbuf-size 256k --num-subbuf 16"),
+    ("narrow", "--subbuf-size 4k --num-subbuf 4"),
+    ("files", "--subbuf-size 64k --num-subbuf 8 --switch-timer 50000"),
+];
+
+/// A small generator: the run is the same for the same seed, as far as the machine lets it be.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 33) % sides
+    }
+}
+
+/// What a channel counts as lost by its programs, by `list`.
+fn discarded(home: &Home, session: &str) -> u64 {
+    let text = home.ok(&format!("list {session}"));
+    let line = text.lines().find_map(|line| line.trim().strip_prefix("Discarded events: "));
+    line.expect("a count").parse().unwrap()
+}
+
+/// Ticks by Babeltrace, with how often each number was read; and the events that it says were lost.
+fn read(home: &Home, session: &str) -> (BTreeMap<u64, u32>, u64) {
+    let output = home.command("babeltrace2").arg("--no-delta").arg(home.dir.join(session)).output().unwrap();
+    assert!(output.status.success(), "{session}: {}", String::from_utf8_lossy(&output.stderr));
+    let mut ticks = BTreeMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        if let Some((_, n)) =
+            line.split_once(" scenario:tick: ").and_then(|(_, rest)| rest.split_once("n = "))
+        {
+            *ticks.entry(n.trim_end_matches(" }").parse().unwrap()).or_default() += 1;
+        }
+    }
+    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+    let said =
+        complaints.lines().filter_map(|line| line.split_once("Tracer discarded ")?.1.split(' ').next());
+    (ticks, said.map(|n| n.parse::<u64>().unwrap()).sum())
+}
+
+fn start_sessions(home: &Home) {
+    for (name, options) in SESSIONS {
+        home.ok(&format!("create {name} -o {name}"));
+        home.ok(&format!("enable-channel -u c -s {name} {options}"));
+        home.ok(&format!("enable-event -u scenario:tick -c c -s {name}"));
+        home.ok(&format!("start {name}"));
+    }
+}
+
+/// One life of three sessions. Returns ticks published, and read and lost for each session.
+fn round(home: &Home, traced: &Traced, dice: &mut Dice, until: Instant) -> (u64, Vec<(u64, u64)>) {
+    start_sessions(home);
+    let mut children: Vec<Child> = Vec::new();
+    let mut started = 0;
+    let mut kill_at = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until || !children.is_empty() {
+        children.retain_mut(|child| match child.try_wait().unwrap() {
+            Some(status) => {
+                assert!(status.success(), "{status}");
+                false
+            }
+            None => true,
+        });
+        if Instant::now() < until && children.len() < PROGRAMS {
+            let mut command = traced.command(home);
+            // Each has numbers of its own.
+            command.args(["ticks", &TICKS.to_string(), &(started * TICKS).to_string()]);
+            if dice.roll(3) == 0 {
+                command.env("SILLAGE_PRODUCER", "locked");
+            }
+            children.push(command.stdout(Stdio::null()).spawn().unwrap());
+            started += 1;
+        }
+        if Instant::now() >= kill_at {
+            // Not faster than the keeper's patience with workers that die.
+            kill_at = Instant::now() + Duration::from_millis(2500 + dice.roll(1000));
+            match dice.roll(3) {
+                0 => home.kill_keeper(),
+                _ => home.kill_worker(),
+            }
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    wait_for("the programs' own rings", || home.ok("list -u").contains("None"));
+    let names = SESSIONS.iter().map(|(name, _)| *name);
+    let results = names.map(|name| {
+        home.ok(&format!("stop {name}"));
+        let lost = discarded(home, name);
+        home.ok(&format!("destroy {name}"));
+        let (ticks, said) = read(home, name);
+        assert!(ticks.values().all(|count| *count == 1), "{name}: a record was read twice");
+        assert!(ticks.keys().all(|n| *n < started * TICKS), "{name}: a record that nobody wrote");
+        assert!(said <= lost, "{name}: Babeltrace is told of {said} lost, {lost} were");
+        std::fs::remove_dir_all(home.dir.join(name)).unwrap();
+        (ticks.len() as u64, lost)
+    });
+    (started * TICKS, results.collect())
+}
+
+#[test]
+fn published_is_read_plus_lost_through_kills() {
+    if std::env::var_os("SILLAGE_FULL").is_none_or(|full| full != "1") {
+        eprintln!("SKIPPED: the soak run takes minutes (SILLAGE_FULL=1, or cargo xtask test --full)");
+        return;
+    }
+    let seconds = std::env::var("SILLAGE_SOAK_S").map_or(600, |text| text.parse().unwrap());
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let home = Home::new("soak");
+    let Some(traced) = Traced::compile(&home) else { return };
+    let mut dice = Dice(seconds);
+    let mut rounds = 0;
+    while Instant::now() < end {
+        let until = end.min(Instant::now() + Duration::from_secs(20));
+        let (published, sessions) = round(&home, &traced, &mut dice, until);
+        for ((name, _), (read, lost)) in SESSIONS.iter().zip(&sessions) {
+            assert_eq!(published, read + lost, "{name}: {read} read, {lost} lost");
+        }
+        rounds += 1;
+        println!("round {rounds}: {published} published; read and lost {sessions:?}");
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_and_empties_costs_what_is_counted() {
+    if std::env::var_os("SILLAGE_FULL").is_none_or(|full| full != "1") {
+        eprintln!("SKIPPED: the soak run takes minutes (SILLAGE_FULL=1, or cargo xtask test --full)");
+        return;
+    }
+    let home = Home::new("soak-disk");
+    let Some(traced) = Traced::compile(&home) else { return };
+    let small = home.dir.join("small");
+    std::fs::create_dir(&small).unwrap();
+    let flags = rustix::mount::MountFlags::empty();
+    if let Err(error) = rustix::mount::mount("none", &small, "tmpfs", flags, c"size=1m") {
+        eprintln!("SKIPPED: mounting a small tmpfs needs root ({error})");
+        return;
+    }
+    home.ok("create s -o small/s");
+    home.ok("enable-channel -u c --subbuf-size 16k --num-subbuf 64");
+    home.ok("enable-event -u scenario:tick -c c");
+    home.ok("start");
+    for round in 0..20u64 {
+        let mut command = traced.command(&home);
+        command.args(["ticks", &TICKS.to_string(), &(round * TICKS).to_string()]);
+        assert!(command.status().unwrap().success());
+        match round {
+            5 | 15 => home.kill_worker(),
+            10 => rustix::mount::mount_remount(&small, flags, c"size=3m").unwrap(),
+            12 => home.kill_keeper(),
+            _ => {}
+        }
+    }
+    let text = home.ok("stop");
+    let lost = discarded(&home, "s");
+    let (ticks, _) = read(&home, "small/s");
+    let text_of_loss = text.lines().find(|line| line.contains("could not be written"));
+    home.ok("destroy s");
+    let _ = rustix::mount::unmount(&small, rustix::mount::UnmountFlags::DETACH);
+    // The disk took something, and something not; everything that it took is read.
+    assert!(ticks.len() as u64 + lost < 20 * TICKS, "the disk was never full");
+    assert!(ticks.len() > 50_000, "{}", ticks.len());
+    assert!(text_of_loss.is_some(), "{text}");
+}
