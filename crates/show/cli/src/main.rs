@@ -6,6 +6,7 @@
 //! This file only dispatches.
 
 mod babeltrace2;
+mod complaint;
 mod control;
 mod interrupt;
 mod manual;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Ok(Sillage { general, verb: Verb::Control(verb) }) => control::run(&general, verb),
         Ok(Sillage { general, verb: Verb::Read(verb) }) => read::run(&general, &verb),
         Ok(Sillage { verb: Verb::Manual(arguments), .. }) => manual::write(&arguments),
+        Err(error) if read::is_verb(&arguments) => error.exit(),
         Err(error) => control::usage(&arguments, &error),
     }
 }

@@ -22,6 +22,7 @@ use anyhow::{Result, bail};
 
 use self::graph::{ClassName, Graph, check_log_level};
 use self::options::{Item, Reader, Spec, flag, value};
+use crate::complaint;
 
 const GENERAL: &[Spec] = &[
     flag("debug", Some('d')),
@@ -39,24 +40,15 @@ pub fn run(arguments: &[OsString]) -> ExitCode {
     let arguments: Vec<String> = arguments.iter().map(|text| text.to_string_lossy().into_owned()).collect();
     match dispatch(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if is_broken_pipe(&error) => ExitCode::FAILURE,
+        Err(error) if complaint::is_broken_pipe(&error) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("ERROR: {error:#}");
+            eprintln!("ERROR: {}", complaint::in_words(&error));
             if let Some(sillage_pipeline::Error::Metadata { source, .. }) = error.downcast_ref() {
                 eprintln!("{}", source.with_source());
             }
             ExitCode::FAILURE
         }
     }
-}
-
-/// Whether whoever reads the output has gone: then there is nobody to complain to.
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.chain().any(|cause| {
-        cause
-            .downcast_ref::<std::io::Error>()
-            .is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
-    })
 }
 
 fn dispatch(arguments: &[String]) -> Result<()> {

@@ -105,7 +105,7 @@ pub fn convert(arguments: &ConvertArguments) -> Result<Outcome> {
         bail!("{} exists: remove it, or give another name", path.display());
     }
     let opened = input.selection.open(&input.paths)?;
-    let output = Output::create(path).with_context(|| format!("can not write to {}", path.display()))?;
+    let output = Output::create(path).context("can not write")?;
     let sink: Box<dyn Sink> = match format {
         Format::Json => Box::new(JsonLines::new(output)),
         Format::Csv => Box::new(Csv::new(arguments.columns.clone(), output)),

@@ -14,7 +14,7 @@ use sillage_ctf::PacketInfo;
 use sillage_ctf::index::{Entry, Header, UNKNOWN};
 use sillage_ctf::model::TraceClass;
 
-use super::Outcome;
+use super::{Outcome, say};
 
 /// `index TRACE...`
 #[derive(Args, Debug)]
@@ -42,10 +42,10 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
             };
             for file in stream_files(directory)? {
                 match index_file(&trace.class, directory, &file) {
-                    Ok(Some(count)) => println!("{}: {count} packets", file.display()),
+                    Ok(Some(count)) => say(&format!("{}: {count} packets\n", file.display()))?,
                     Ok(None) => eprintln!("{}: packets without times or sizes: no index", file.display()),
                     Err(error) => {
-                        eprintln!("error: {error:#}");
+                        eprintln!("error: {}", crate::complaint::in_words(&error));
                         outcome = Outcome::Partial;
                     }
                 }
@@ -63,9 +63,7 @@ fn stream_files(directory: &Path) -> Result<Vec<PathBuf>> {
         .filter(|entry| {
             let name = entry.file_name();
             let hidden = name.as_encoded_bytes().starts_with(b".");
-            !hidden
-                && name != "metadata"
-                && entry.metadata().is_ok_and(|data| data.is_file() && data.len() > 0)
+            !hidden && name != "metadata" && entry.metadata().is_ok_and(|data| data.is_file())
         })
         .map(|entry| entry.path())
         .collect();
@@ -81,19 +79,23 @@ fn index_file(class: &TraceClass, directory: &Path, path: &Path) -> Result<Optio
     let mut out = Header::V1_1.encode().to_vec();
     let (mut at, mut count) = (0, 0);
     while at < size_bytes {
-        let info = head(class, &file, at, size_bytes)
-            .with_context(|| format!("{}: packet {count} at byte {at}", path.display()))?;
-        let sizes = info.sizes(size_bytes - at).with_context(place)?;
+        let packet = || format!("{}: packet {count} at byte {at}", path.display());
+        let info = head(class, &file, at, size_bytes).with_context(packet)?;
+        let sizes = info.sizes(size_bytes - at).with_context(packet)?;
         let (Some(begin), Some(end), true) = (info.begin, info.end, info.packet_size_bits.is_some()) else {
             return Ok(None);
         };
+        // A tracer that died left no end.
+        if end < begin {
+            return Ok(None);
+        }
         let entry = Entry {
             offset_bytes: at,
             packet_size_bits: sizes.1,
             content_size_bits: sizes.0,
             timestamp_begin: begin,
             timestamp_end: end,
-            events_discarded: info.events_discarded.unwrap_or(0),
+            events_discarded: info.events_discarded.unwrap_or(UNKNOWN),
             stream_id: info.stream_class_id,
             stream_instance_id: info.stream_id.unwrap_or(UNKNOWN),
             packet_seq_num: info.sequence.unwrap_or(UNKNOWN),

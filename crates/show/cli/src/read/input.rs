@@ -1,6 +1,7 @@
 //! What the reading verbs have in common: opening, ranges of time, filters, telling what is wrong.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -236,12 +237,21 @@ pub fn next_step(error: &anyhow::Error) -> Option<String> {
         } else {
             "Give a directory that holds a file `metadata`, or one above it.".into()
         }),
-        Error::Io { path, source } if source.kind() == std::io::ErrorKind::NotFound => {
-            Some(format!("Is the path right? `ls {}` shows what is there.", path.parent()?.display()))
-        }
-        Error::Io { path, source } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            Some(format!("Ask its owner for the right to read {}, or read it as that user.", path.display()))
-        }
+        Error::Io { path, source } => match source.kind() {
+            ErrorKind::NotFound => {
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                let parent = parent.unwrap_or(Path::new("."));
+                Some(format!("Is the path right? `ls {}` shows what is there.", parent.display()))
+            }
+            ErrorKind::NotADirectory => {
+                Some("A trace is a directory: give the one that holds the file `metadata`.".into())
+            }
+            ErrorKind::PermissionDenied => {
+                let path = path.display();
+                Some(format!("Ask its owner for the right to read {path}, or read it as that user."))
+            }
+            _ => None,
+        },
         Error::Metadata { source, .. } => Some(source.with_source()),
         _ => None,
     }

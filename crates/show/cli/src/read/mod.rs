@@ -13,12 +13,14 @@ mod progress;
 mod stats;
 mod view;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
 
+use crate::complaint;
 use crate::control::General;
 
 /// The verbs.
@@ -36,6 +38,15 @@ pub enum Verb {
     Stats(stats::Arguments),
     /// Write LTTng's index files of a trace anew.
     Index(index::Arguments),
+}
+
+/// Whether a command line, perhaps a wrong one, is about one of them: then it is told what is wrong
+/// with it in our words rather than in LTTng's.
+pub fn is_verb(arguments: &[OsString]) -> bool {
+    let Some(verb) = arguments.iter().skip(1).find(|word| !word.as_encoded_bytes().starts_with(b"-")) else {
+        return false;
+    };
+    verb.to_str().is_some_and(Verb::has_subcommand)
 }
 
 /// Runs a verb. `general` is what was said in front of it.
@@ -68,13 +79,10 @@ enum Outcome {
 
 /// Says what is wrong and what to do about it; nothing when whoever read the output has gone.
 fn tell(error: &anyhow::Error) {
-    let gone = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
-    };
-    if error.chain().any(gone) {
+    if complaint::is_broken_pipe(error) {
         return;
     }
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", complaint::in_words(error));
     if let Some(step) = input::next_step(error) {
         eprintln!("{step}");
     }

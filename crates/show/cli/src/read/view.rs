@@ -111,7 +111,7 @@ pub fn run(general: &General, arguments: &Arguments) -> Result<Outcome> {
     let mut progress = Progress::new(opened.source.as_ref(), goes);
     let output = match &arguments.output {
         Some(path) if path.is_file() => bail!("{} exists: remove it, or give another name", path.display()),
-        Some(path) => Output::create(path).with_context(|| format!("can not write to {}", path.display()))?,
+        Some(path) => Output::create(path).context("can not write")?,
         None => Output::stdout(),
     };
     match arguments.sink(output) {
