@@ -237,7 +237,7 @@ fn rust_rows(program: &Path, best_ns: &str) -> anyhow::Result<Vec<Vec<String>>> 
     let output = command.output()?;
     ensure!(output.status.success(), "bench_rust: {}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout)?;
-    let (mut rows, mut clock, mut floor) = (Vec::new(), "", f64::NAN);
+    let (mut rows, mut clock, mut floor) = (Vec::new(), "", None);
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("clock ") {
             clock = name;
@@ -245,12 +245,12 @@ fn rust_rows(program: &Path, best_ns: &str) -> anyhow::Result<Vec<Vec<String>>> 
         let Some((name, figures)) = line.split_once(" threads ") else { continue };
         let cost = parse(figures.as_bytes())?;
         if name.contains("rdtsc") {
-            floor = cost.median_ns;
+            floor = Some(cost.median_ns);
         }
         rows.push(vec![
             format!("{clock} clock, {}", name.trim()),
             format!("{:.1}", cost.median_ns),
-            format!("{:.2}", cost.median_ns / floor),
+            floor.map_or("–".into(), |floor| format!("{:.2}", cost.median_ns / floor)),
             share(cost.quiet),
         ]);
     }
