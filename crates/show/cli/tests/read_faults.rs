@@ -1,0 +1,192 @@
+//! Bad input to the reading verbs: what is said, with what exit code, and what comes out before.
+
+mod reading;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use reading::{Scratch, ok, run, sillage, trace};
+
+/// Fails with exactly this on standard error and nothing on standard output.
+#[track_caller]
+fn fails(arguments: &[&str], code: i32, wanted: &str) {
+    let done = run(arguments);
+    assert_eq!((done.code, done.out.as_str(), done.err.as_str()), (code, "", wanted), "{arguments:?}");
+}
+
+#[test]
+fn what_is_no_trace_is_told_with_the_next_step() {
+    let scratch = Scratch::new("no-trace");
+    let empty = scratch.path("empty");
+    std::fs::create_dir(&empty).expect("a directory");
+    for verb in ["view", "stats", "index"] {
+        let absent = scratch.path("absent");
+        let step = format!("Is the path right? `ls {}` shows what is there.\n", scratch.0.display());
+        fails(
+            &[verb, &absent],
+            1,
+            &format!("error: {absent}: No such file or directory (os error 2)\n{step}"),
+        );
+        let step = "Give a directory that holds a file `metadata`, or one above it.\n";
+        fails(&[verb, &empty], 1, &format!("error: {empty}: no trace found\n{step}"));
+    }
+    let file = scratch.path("empty/file");
+    std::fs::write(&file, "text").expect("a file");
+    let done = run(&["stats", &file]);
+    assert_eq!(done.code, 1);
+    assert!(done.err.ends_with("give the one that holds the file `metadata`.\n"), "{}", done.err);
+    // The second is bad; nothing is half done.
+    let Some(trace) = trace("bt1-smalltrace") else { return };
+    let to = scratch.path("to");
+    let done = run(&["merge", &trace, &scratch.path("absent"), "-o", &to]);
+    assert_eq!((done.code, Path::new(&to).exists()), (1, false), "{}", done.err);
+}
+
+#[test]
+fn bad_options_are_told() {
+    let Some(trace) = trace("bt1-smalltrace") else { return };
+    let scratch = Scratch::new("options");
+    let to = scratch.path("to");
+    let column = "error: --filter: column 6: unexpected character `=`\n  a == = 3\n       ^\n";
+    fails(&["view", &trace, "--filter", "a == = 3"], 1, column);
+    fails(&["cut", &trace, "--filter", "a == = 3", "-o", &to], 1, column);
+    let done = run(&["view", &trace, "--begin", "25:99"]);
+    assert!(done.code == 1 && done.err.starts_with("error: --begin: invalid time `25:99`"), "{}", done.err);
+    let after = "error: the begin of the time range (10000000000 ns from the origin) is after its end (5000000000 ns)\n";
+    fails(&["view", &trace, "--begin", "10", "--end", "5"], 1, after);
+    let nothing = "error: nothing says what to cut: give --begin, --end, --filter or --stream-intersection\n";
+    fails(&["cut", &trace, "-o", &to], 1, nothing);
+    fails(&["view", &trace, "--columns", "a"], 1, "error: --columns is for --format csv\n");
+    fails(&["convert", &trace, "-o", &to, "--columns", "a"], 1, "error: --columns is for CSV\n");
+    let done = run(&["cut", &trace, "--begim", "3", "-o", &to]);
+    assert_eq!(done.code, 2);
+    assert!(done.err.contains("'--begim'") && done.err.contains("'--begin'"), "{}", done.err);
+    let done = run(&["view", &trace, "--format", "xml"]);
+    assert!(done.code == 2 && done.err.contains("text, details, json, csv, count"), "{}", done.err);
+    fails(
+        &["view", "-t", &trace, "-e", "no-such-reader-here"],
+        1,
+        "error: no-such-reader-here: No such file or directory (os error 2)\n",
+    );
+    assert!(!Path::new(&to).exists());
+}
+
+#[test]
+fn nothing_that_exists_is_overwritten() {
+    let Some(trace) = trace("bt1-smalltrace") else { return };
+    let scratch = Scratch::new("exists");
+    let (file, full) = (scratch.path("t.json"), scratch.path("full"));
+    std::fs::write(&file, "precious").expect("a file");
+    std::fs::create_dir(&full).expect("a directory");
+    std::fs::write(scratch.path("full/file"), "precious").expect("a file");
+    let exists = format!("error: {file} exists: remove it, or give another name\n");
+    fails(&["convert", &trace, "-o", &file], 1, &exists);
+    fails(&["view", &trace, "-o", &file], 1, &exists);
+    for arguments in [["merge", &trace, "-o", &full], ["convert", &trace, "-o", &full]] {
+        let wanted = format!(
+            "error: {full} exists: give a directory that is new or empty, so that nothing is mixed up\n"
+        );
+        fails(&arguments, 1, &wanted);
+    }
+    assert_eq!(std::fs::read_to_string(&file).expect("still there"), "precious");
+    // An empty directory is as good as none, and a device takes everything.
+    let empty = scratch.path("empty");
+    std::fs::create_dir(&empty).expect("a directory");
+    ok(&["merge", &trace, "-o", &empty]);
+    assert_eq!(ok(&["view", &empty]), ok(&["view", &trace]));
+    assert_eq!(
+        ok(&["convert", &trace, "--to", "text", "-o", "/dev/stdout"]),
+        ok(&["view", "--date", &trace])
+    );
+}
+
+#[test]
+fn where_nothing_can_be_written_is_told() {
+    let Some(trace) = trace("bt1-smalltrace") else { return };
+    // Nobody may make files there, root neither.
+    let absent = "No such file or directory (os error 2)";
+    for (verb, to) in [("convert", "/proc/t.json"), ("merge", "/proc/t"), ("view", "/proc/t")] {
+        let done = run(&[verb, &trace, "-o", to]);
+        assert_eq!(done.code, 1, "{verb}");
+        assert!(done.err.contains("can not write") && done.err.contains(absent), "{}", done.err);
+    }
+    let done = run(&["view", &trace, "-o", "/dev/full"]);
+    assert!(done.code == 1 && done.err.contains("/dev/full: No space left on device"), "{}", done.err);
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error_to_talk_about() {
+    let Some(trace) = trace("bt1-trace-with-index") else { return };
+    for verb in [&["view"][..], &["view", "--format", "json"], &["babeltrace2"]] {
+        let mut child = sillage(&[verb, &[&trace]].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program runs");
+        // As `head -1`: one line, then the pipe is closed.
+        let mut line = String::new();
+        let out = child.stdout.take().expect("a pipe");
+        BufReader::with_capacity(64, out).read_line(&mut line).expect("a line");
+        let output = child.wait_with_output().expect("it ends");
+        assert!(line.contains("sample_component:message"), "{line}");
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{verb:?}");
+        assert_eq!(output.status.code(), Some(1), "{verb:?}");
+    }
+}
+
+#[test]
+fn a_damaged_trace_gives_what_is_before_the_fault() {
+    let Some(original) = trace("bt1-trace-with-index") else { return };
+    let scratch = Scratch::new("damaged");
+    let copy = scratch.copy(&original, "t");
+    std::fs::remove_dir_all(format!("{copy}/index")).expect("indexes");
+    let stream = format!("{copy}/ust_channel_0");
+    let file = std::fs::OpenOptions::new().write(true).open(&stream).expect("a stream");
+    file.set_len(file.metadata().expect("a size").len() - 100).expect("a shorter stream");
+    let fault = format!(
+        "{stream}: packet 4 at byte 16384: packet of 4096 bytes is larger than the 3996 bytes left in the \
+         file (at bit 672 of the packet)\n"
+    );
+    let done = run(&["view", &copy]);
+    assert_eq!((done.code, done.err.as_str()), (1, format!("error: {fault}").as_str()));
+    // One packet of the twenty is not there; the other streams are shown to their ends.
+    assert_eq!(done.out.lines().count(), 3888);
+    let whole = ok(&["view", "--no-delta", &original]);
+    let shown = run(&["view", "--no-delta", &copy]).out;
+    let lines: std::collections::HashSet<&str> = whole.lines().collect();
+    assert!(shown.lines().all(|line| lines.contains(line)));
+    let to = scratch.path("to");
+    let merged = run(&["merge", &copy, "-o", &to]);
+    assert_eq!((merged.code, merged.err.as_str()), (1, format!("error: {fault}").as_str()));
+    assert_eq!(reading::babeltrace2(&[&to]), done.out);
+    let stats = run(&["stats", &copy]);
+    assert!(stats.code == 1 && stats.out.contains("3888  events of 1 kinds"), "{}", stats.out);
+    // The index of a whole file is made, that of a broken one is not.
+    let index = run(&["index", &copy]);
+    assert_eq!((index.code, index.err.as_str()), (1, format!("error: {fault}").as_str()));
+    assert_eq!(index.out.lines().count(), 3, "{}", index.out);
+    assert!(!Path::new(&format!("{copy}/index/ust_channel_0.idx")).exists());
+    // Babeltrace's face says the same, once.
+    let face = run(&["babeltrace2", &copy]);
+    assert_eq!((face.code, face.err.as_str()), (1, format!("ERROR: {fault}").as_str()));
+}
+
+#[test]
+fn bad_metadata_is_shown_with_its_line() {
+    let Some(trace) = trace("bt1-fail-metadata-syntax-error") else { return };
+    for verb in ["view", "stats", "index"] {
+        let done = run(&[verb, &trace]);
+        assert_eq!((done.code, done.out.as_str()), (1, ""), "{verb}");
+        assert!(done.err.starts_with(&format!("error: {trace}/metadata: ")), "{}", done.err);
+        assert!(done.err.contains('^'), "{}", done.err);
+    }
+}
+
+#[test]
+fn no_bar_is_drawn_where_there_is_no_terminal() {
+    let Some(trace) = trace("tc-many-threads") else { return };
+    let scratch = Scratch::new("bar");
+    let done = run(&["merge", &trace, "-o", &scratch.path("to")]);
+    assert_eq!((done.code, done.err.contains('%')), (0, false), "{}", done.err);
+}
