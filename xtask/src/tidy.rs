@@ -12,6 +12,7 @@ const UNSAFE: &[&str] = &[
     "sillage-ring",
     "sillage-tracer-user",
     "sillage-tracer-user-abi",
+    "sillage-tracer-kernel",
     "sillage-consumer",
     "sillage-pipeline",
 ];

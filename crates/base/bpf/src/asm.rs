@@ -57,6 +57,11 @@ impl Assembler {
         Label(self.labels.len() - 1)
     }
 
+    /// Several new labels.
+    pub fn labels<const N: usize>(&mut self) -> [Label; N] {
+        std::array::from_fn(|_| self.label())
+    }
+
     /// The label names the next instruction.
     pub fn bind(&mut self, label: Label) {
         debug_assert!(self.labels[label.0].is_none(), "a label is one place");

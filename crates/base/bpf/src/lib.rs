@@ -12,5 +12,5 @@ pub mod path;
 
 pub use asm::{AsmError, Assembler, Label};
 pub use btf::{Btf, BtfError, Kind, Member, TypeId};
-pub use insn::{Alu, Cond, Insn, Operand, Reg, Width};
+pub use insn::{Alu, Atomic, Cond, Insn, Operand, Reg, Width};
 pub use path::{Access, PathError, Place};

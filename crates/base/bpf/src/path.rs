@@ -90,11 +90,20 @@ impl Access {
     /// # Errors
     /// The path is malformed, or this kernel has no such place.
     pub fn resolve(btf: &Btf, pointer: TypeId, path: &str) -> Result<Access, PathError> {
-        let steps = parse(path).ok_or_else(|| PathError::Syntax { path: path.into() })?;
-        let mut walk =
-            Walk { btf, path, at: btf.strip(pointer), loads: Vec::new(), offset_bits: 0, bits: None };
+        let at = btf.strip(pointer);
+        let walk = Walk { btf, path, at, loads: Vec::new(), offset_bits: 0, bits: None };
         // The first step goes through the pointer itself, which the caller has in hand.
-        walk.at = walk.through_pointer()?;
+        let target = walk.through_pointer()?;
+        Access::within(btf, target, path)
+    }
+
+    /// Resolves `path` from a pointer to the struct or union `of`.
+    ///
+    /// # Errors
+    /// As `resolve`.
+    pub fn within(btf: &Btf, of: TypeId, path: &str) -> Result<Access, PathError> {
+        let steps = parse(path).ok_or_else(|| PathError::Syntax { path: path.into() })?;
+        let mut walk = Walk { btf, path, at: btf.strip(of), loads: Vec::new(), offset_bits: 0, bits: None };
         for step in steps {
             walk.step(&step)?;
         }

@@ -26,7 +26,7 @@ impl Writer {
     }
     fn add(&mut self, name: &str, kind: u32, flag: bool, count: u32, size: u32, extra: &[u32]) -> u32 {
         let name = self.name(name);
-        let info = kind << 24 | u32::from(flag) << 31 | count;
+        let info = (kind << 24) | (u32::from(flag) << 31) | count;
         for word in [name, info, size].iter().chain(extra) {
             self.types.extend(word.to_ne_bytes());
         }
@@ -34,7 +34,7 @@ impl Writer {
         self.count
     }
     fn int(&mut self, name: &str, bytes: u32, signed: bool) -> u32 {
-        self.add(name, 1, false, 0, bytes, &[u32::from(signed) << 24 | bytes * 8])
+        self.add(name, 1, false, 0, bytes, &[(u32::from(signed) << 24) | (bytes * 8)])
     }
     /// Members: name, type, offset in bits with the width of a bit field in the top byte.
     fn structure(&mut self, name: &str, bytes: u32, flag: bool, members: &[(&str, u32, u32)]) -> u32 {
@@ -80,8 +80,8 @@ fn sample() -> Writer {
             ("pid", int, 0),
             ("", union, 64),
             ("parent", pointer, 256),
-            ("a", u32_type, 3 << 24 | 320),
-            ("b", u32_type, 5 << 24 | 323),
+            ("a", u32_type, (3 << 24) | 320),
+            ("b", u32_type, (5 << 24) | 323),
             ("numbers", numbers, 352),
             ("e", constant, 480),
         ],
@@ -147,7 +147,7 @@ fn a_module_continues_the_kernel() {
     module.strings.extend(b"mine\0task2\0");
     // struct mine { struct task *task2; }: numbers go on at 17.
     module.types.clear();
-    for word in [first_name, 4 << 24 | 1, 8, first_name + 5, 7, 0] {
+    for word in [first_name, (4 << 24) | 1, 8, first_name + 5, 7, 0] {
         module.types.extend(u32::to_ne_bytes(word));
     }
     let btf = Btf::parse_split(module.bytes(), base).unwrap();

@@ -1,0 +1,284 @@
+//! One channel: rings for each CPU, and the programs that write into them.
+//!
+//! The rings belong to the consumer's [`RingMemory`], which is made here from eBPF maps and handed out;
+//! a restarted daemon makes it anew from the maps' descriptors. What is attached lives exactly as long
+//! as its [`Channel`].
+
+use crate::bell::Bell;
+use crate::code::{GenerateError, Reads};
+use crate::kernel::Kernel;
+use crate::program::{self, Guard, Maps, SLACK_BYTES, STAGE_BYTES, STAGES, Spec};
+use crate::recipe::{Field, Hook, Recipe};
+use crate::sys::{self, MapKind, MapSpec, Page, ProgramKind, SysError, number};
+use sillage_consumer::{RingMemory, SharedError};
+use sillage_ring::Geometry;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Bytes of one ring that the kernel's verifier still follows.
+pub const RING_BYTES_MAX: u64 = 512 << 20;
+
+/// Why a channel or an event is not there.
+#[derive(Debug, Error)]
+pub enum TracerError {
+    /// The kernel said no.
+    #[error(transparent)]
+    Sys(#[from] SysError),
+    /// No shared memory.
+    #[error(transparent)]
+    Shared(#[from] SharedError),
+    /// The recipe does not fit this kernel, or the rings.
+    #[error("{event}: {error}")]
+    Recipe {
+        /// LTTng's name of the event.
+        event: String,
+        /// The reason.
+        error: GenerateError,
+    },
+    /// Rings larger than programs can address.
+    #[error("a ring of {bytes} bytes for each CPU, {RING_BYTES_MAX} are possible")]
+    RingSize {
+        /// What was asked for.
+        bytes: u64,
+    },
+}
+
+/// Records that are not in the trace, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// By [`sillage_ring::layout::LostReason`], over all rings.
+    pub rings: [u64; 8],
+    /// On CPUs that came online without a ring.
+    pub absent: u64,
+    /// Programs that the kernel did not run because they were running already on that CPU.
+    pub recursion: u64,
+}
+
+impl Loss {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.rings.iter().sum::<u64>() + self.absent + self.recursion
+    }
+}
+
+/// An event that is being recorded.
+struct Enabled {
+    event_id: u32,
+    program: OwnedFd,
+    /// Closing it detaches the program.
+    _link: OwnedFd,
+}
+
+/// One channel of the kernel domain.
+pub struct Channel {
+    kernel: Arc<Kernel>,
+    geometry: Geometry,
+    memory: Arc<RingMemory>,
+    rings: OwnedFd,
+    stages: OwnedFd,
+    absent: OwnedFd,
+    absent_count: Page,
+    notes: OwnedFd,
+    enabled: Vec<Enabled>,
+    /// Recursion misses of programs that are gone.
+    past_recursion: u64,
+}
+
+fn array(name: &'static str, value_bytes: u64, entries: u32, mappable: bool) -> Result<OwnedFd, SysError> {
+    sys::create_map(&MapSpec {
+        kind: MapKind::Array,
+        value_bytes: value_bytes as u32,
+        entries,
+        mappable,
+        inner: None,
+        name,
+    })
+}
+
+impl Channel {
+    /// New rings, one for each CPU that is online. `geometry` is of the kind ebpf, for all CPUs that
+    /// the machine may have ([`sys::cpus`]).
+    ///
+    /// # Errors
+    /// No rights, no memory, impossible sizes.
+    pub fn create(
+        kernel: Arc<Kernel>,
+        geometry: Geometry,
+        set_id: u64,
+        bell: &Bell,
+    ) -> Result<Channel, TracerError> {
+        let geometry = geometry.checked().map_err(SharedError::from)?;
+        let (_, online) = sys::cpus();
+        let online = online.into_iter().filter(|cpu| *cpu < geometry.cpus);
+        let maps = online.map(|cpu| Ok((cpu, Channel::ring(&geometry)?)));
+        Channel::adopt(kernel, maps.collect::<Result<_, TracerError>>()?, geometry, set_id, bell)
+    }
+
+    fn ring(geometry: &Geometry) -> Result<OwnedFd, TracerError> {
+        let bytes = geometry.ring_bytes();
+        if bytes + SLACK_BYTES > RING_BYTES_MAX {
+            return Err(TracerError::RingSize { bytes });
+        }
+        Ok(array("ring", bytes + SLACK_BYTES, 1, true)?)
+    }
+
+    /// Rings that an earlier daemon made ([`RingMemory::maps`]), with what they hold.
+    ///
+    /// # Errors
+    /// As `create`; also maps of another shape.
+    pub fn adopt(
+        kernel: Arc<Kernel>,
+        maps: Vec<(u32, OwnedFd)>,
+        geometry: Geometry,
+        set_id: u64,
+        bell: &Bell,
+    ) -> Result<Channel, TracerError> {
+        let geometry = geometry.checked().map_err(SharedError::from)?;
+        let template = Channel::ring(&geometry)?;
+        let rings = sys::create_map(&MapSpec {
+            kind: MapKind::ArrayOfMaps,
+            value_bytes: 4,
+            entries: geometry.cpus,
+            mappable: false,
+            inner: Some(template.as_fd()),
+            name: "rings",
+        })?;
+        for (cpu, map) in &maps {
+            sys::set_inner_map(rings.as_fd(), *cpu, map.as_fd())?;
+        }
+        let absent = array("absent", 8, 1, true)?;
+        let failed = |error| SysError::Failed { call: "keeping a descriptor", error };
+        Ok(Channel {
+            stages: array("stages", STAGE_BYTES.into(), geometry.cpus * STAGES, false)?,
+            absent_count: Page::map(absent.as_fd(), 0, false)?,
+            notes: bell.notes().try_clone_to_owned().map_err(failed)?,
+            memory: Arc::new(RingMemory::from_maps(maps, geometry, set_id)?),
+            kernel,
+            geometry,
+            rings,
+            absent,
+            enabled: Vec::new(),
+            past_recursion: 0,
+        })
+    }
+
+    /// The rings, for the consumer's feed.
+    pub fn memory(&self) -> &Arc<RingMemory> {
+        &self.memory
+    }
+
+    /// Loads and attaches an event under a number that the channel has not used yet. `contexts` are
+    /// the channel's; `guards` decide what is recorded.
+    ///
+    /// # Errors
+    /// The recipe does not fit this kernel; the kernel refused the program.
+    pub fn enable(
+        &mut self,
+        recipe: &Recipe,
+        event_id: u32,
+        contexts: &[Field],
+        guards: &[Guard<'_>],
+    ) -> Result<(), TracerError> {
+        let program = self.load(recipe, event_id, contexts, guards)?;
+        let link = match &recipe.hook {
+            Hook::Tracepoint(_) => sys::attach_typed(program.as_fd())?,
+            Hook::Record { id, .. } => sys::attach_record(program.as_fd(), *id)?,
+        };
+        self.enabled.push(Enabled { event_id, program, _link: link });
+        Ok(())
+    }
+
+    /// Generates and loads an event's program without attaching it.
+    ///
+    /// # Errors
+    /// As `enable`.
+    pub fn load(
+        &self,
+        recipe: &Recipe,
+        event_id: u32,
+        contexts: &[Field],
+        guards: &[Guard<'_>],
+    ) -> Result<OwnedFd, TracerError> {
+        let wrap = |error| TracerError::Recipe { event: recipe.name.to_string(), error };
+        let kind = match &recipe.hook {
+            Hook::Tracepoint(name) => {
+                let id = self.kernel.tracepoint(name);
+                let id = id.ok_or_else(|| wrap(GenerateError::NoTracepoint(name.to_string())))?;
+                ProgramKind::TypedTracepoint(id.0)
+            }
+            Hook::Record { .. } => ProgramKind::TracepointRecord,
+        };
+        let maps = Maps {
+            rings: number(&self.rings),
+            stages: number(&self.stages),
+            notes: number(&self.notes),
+            absent: number(&self.absent),
+        };
+        let spec = Spec {
+            btf: self.kernel.btf(),
+            geometry: self.geometry,
+            maps,
+            event_id,
+            recipe,
+            contexts,
+            guards,
+        };
+        let load = |reads| {
+            let insns = program::generate(&spec, reads).map_err(wrap)?;
+            Ok::<_, TracerError>(sys::load_program(kind, &insns, &recipe.name)?)
+        };
+        match load(Reads::Direct) {
+            // The verifier trusts some arguments of some kernels only through a helper.
+            Err(refused @ TracerError::Sys(SysError::Refused { .. })) => {
+                load(Reads::Helper).map_err(|_| refused)
+            }
+            other => other,
+        }
+    }
+
+    /// Detaches an event. Programs that are running may still write a record.
+    pub fn disable(&mut self, event_id: u32) {
+        let gone = |enabled: &Enabled| enabled.event_id == event_id;
+        let misses = self.enabled.iter().filter(|enabled| gone(enabled)).map(misses).sum::<u64>();
+        self.past_recursion += misses;
+        self.enabled.retain(|enabled| !gone(enabled));
+    }
+
+    /// Detaches everything and waits until nothing writes any more: a cut after this is the last.
+    ///
+    /// # Errors
+    /// The kernel cannot say when its programs have ended.
+    pub fn stop(&mut self) -> Result<(), TracerError> {
+        self.past_recursion += self.enabled.iter().map(misses).sum::<u64>();
+        self.enabled.clear();
+        Ok(sys::wait_for_programs()?)
+    }
+
+    /// Numbers of the events that are attached.
+    pub fn enabled(&self) -> impl Iterator<Item = u32> + '_ {
+        self.enabled.iter().map(|enabled| enabled.event_id)
+    }
+
+    /// The descriptor of an event's program.
+    pub fn program(&self, event_id: u32) -> Option<BorrowedFd<'_>> {
+        self.enabled.iter().find(|enabled| enabled.event_id == event_id).map(|e| e.program.as_fd())
+    }
+
+    /// What was lost so far.
+    pub fn loss(&self) -> Loss {
+        let mut loss =
+            Loss { absent: self.absent_count.load(), recursion: self.past_recursion, ..Loss::default() };
+        for cpu in self.memory.active() {
+            let ring = self.memory.lost(cpu);
+            loss.rings.iter_mut().zip(ring).for_each(|(sum, lost)| *sum += lost);
+        }
+        loss.recursion += self.enabled.iter().map(misses).sum::<u64>();
+        loss
+    }
+}
+
+/// Recursion misses of a program; a kernel that cannot tell has none to tell of.
+fn misses(enabled: &Enabled) -> u64 {
+    sys::recursion_misses(enabled.program.as_fd()).unwrap_or(0)
+}

@@ -1,0 +1,705 @@
+//! From recipes to instructions: expressions become values in R1, fields become stores.
+//!
+//! Registers while a payload is written: R6 is the program's context, R8 points to where the payload
+//! begins, R9 is the length so far behind the first field of variable length; R0 to R5 belong to
+//! whoever emits. R7 (the ring) is [`crate::program`]'s.
+//!
+//! Nothing here knows rings. Reading kernel memory never faults: members of typed arguments are loaded
+//! directly (a bad pointer reads as 0), anything computed goes through a helper that checks.
+
+use crate::recipe::{Expr, Field, Int, Root, Source, Type};
+use sillage_bpf::{Access, Alu, AsmError, Assembler, Btf, Cond, Kind, Label, PathError, Reg, TypeId, Width};
+use thiserror::Error;
+
+use Reg::*;
+
+/// Bytes of a string, its zero included, beyond which it is cut.
+pub const STRING_BYTES_MAX: u32 = 4096;
+/// Bytes that a payload with fields of variable length may take.
+pub const STAGED_BYTES_MAX: u32 = 8192;
+/// Stack offset of eight bytes that a read of kernel memory lands in.
+const SCRATCH: i16 = -64;
+/// Stack offset of the first spilled value.
+const SPILL: i16 = -72;
+/// Spilled values at a time.
+const SPILLS_MAX: usize = 24;
+
+/// Numbers of the kernel's helpers.
+pub(crate) mod helper {
+    pub(crate) const MAP_LOOKUP: i32 = 1;
+    pub(crate) const KTIME_NS: i32 = 5;
+    pub(crate) const CPU: i32 = 8;
+    pub(crate) const READ_KERNEL: i32 = 113;
+    pub(crate) const READ_USER_STRING: i32 = 114;
+    pub(crate) const READ_KERNEL_STRING: i32 = 115;
+    pub(crate) const RINGBUF_OUTPUT: i32 = 130;
+    pub(crate) const CURRENT_TASK: i32 = 158;
+}
+
+/// Why a recipe gives no program on this kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum GenerateError {
+    /// The kernel has no such tracepoint, or does not describe it.
+    #[error("this kernel has no tracepoint {0}")]
+    NoTracepoint(String),
+    /// The tracepoint passes fewer arguments.
+    #[error("argument {index} of a tracepoint with {count}")]
+    NoArgument {
+        /// Which was asked for.
+        index: u8,
+        /// How many there are.
+        count: usize,
+    },
+    /// No argument points to this struct.
+    #[error("no argument points to struct {0}")]
+    NoArgumentOf(String),
+    /// A member that this kernel does not have.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// A type or label that this kernel does not have.
+    #[error("this kernel has no {0}")]
+    NoType(String),
+    /// None of several ways; the reason of the last.
+    #[error("none of the known ways: {0}")]
+    NoWay(Box<GenerateError>),
+    /// A field cannot be written.
+    #[error("field {field}: {error}")]
+    Field {
+        /// Its name.
+        field: String,
+        /// The reason.
+        error: Box<GenerateError>,
+    },
+    /// A type and a source that do not go together: a mistake in a recipe.
+    #[error("{0}")]
+    Mismatch(&'static str),
+    /// The record cannot fit a sub-buffer.
+    #[error("record of {bytes} bytes, {most} fit")]
+    TooLarge {
+        /// What it needs.
+        bytes: u32,
+        /// What there is.
+        most: u64,
+    },
+    /// The program is too long.
+    #[error(transparent)]
+    Asm(#[from] AsmError),
+}
+
+/// How members of arguments are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// By loads that the verifier understands: fast.
+    Direct,
+    /// By a helper, for kernels that mistrust the pointer.
+    Helper,
+}
+
+/// A program being generated.
+pub struct Code<'a> {
+    /// The instructions so far.
+    pub asm: Assembler,
+    btf: &'a Btf,
+    arguments: Vec<TypeId>,
+    reads: Reads,
+    /// Bytes of the payload behind R8, or behind R8 + R9 if `variable`.
+    fixed: u32,
+    variable: bool,
+    spills: usize,
+    too_large: Label,
+}
+
+/// A value put aside.
+#[derive(Clone, Copy, Debug)]
+pub struct Spill(i16);
+
+/// Arguments of a tracepoint: what its typed raw tracepoint passes.
+///
+/// # Errors
+/// The kernel has no such tracepoint.
+pub fn arguments(btf: &Btf, tracepoint: &str) -> Result<Vec<TypeId>, GenerateError> {
+    let hook = btf
+        .find(Kind::Typedef, &format!("btf_trace_{tracepoint}"))
+        .ok_or_else(|| GenerateError::NoTracepoint(tracepoint.into()))?;
+    // The first one is the probe's private data, which eBPF programs do not see.
+    Ok(btf.parameters(hook).skip(1).map(|(_, id)| id).collect())
+}
+
+impl<'a> Code<'a> {
+    pub(crate) fn new(btf: &'a Btf, arguments: Vec<TypeId>, reads: Reads) -> Code<'a> {
+        let mut asm = Assembler::new();
+        let too_large = asm.label();
+        Code { asm, btf, arguments, reads, fixed: 0, variable: false, spills: 0, too_large }
+    }
+
+    /// Where to go when a record does not fit.
+    pub(crate) fn too_large(&self) -> Label {
+        self.too_large
+    }
+
+    /// The kernel's types.
+    pub fn btf(&self) -> &Btf {
+        self.btf
+    }
+
+    // Values.
+
+    /// Computes `expr` into R1. Loses R0 and R2 to R5.
+    ///
+    /// # Errors
+    /// This kernel does not have it.
+    pub fn value(&mut self, expr: &Expr) -> Result<(), GenerateError> {
+        match *expr {
+            Expr::Const(value) => self.asm.constant(R1, value),
+            Expr::KernelLabel(of, label) => {
+                let value = self.kernel_label(of, label)?;
+                self.asm.constant(R1, value);
+            }
+            Expr::Arg { index, plus } => {
+                self.argument(index)?;
+                self.plus(plus);
+            }
+            Expr::Path { root, path, plus } => {
+                let access = self.access(root, path)?;
+                self.root(root)?;
+                self.load(&access)?;
+                self.plus(plus);
+            }
+            Expr::Behind { pointer, of, path } => {
+                let access = self.within(of, path)?;
+                self.value(pointer)?;
+                self.follow_unchecked(&access)?;
+            }
+            Expr::Op(op, left, right) => {
+                self.value(left)?;
+                let kept = self.spill(R1);
+                self.value(right)?;
+                self.asm.mov(R2, R1);
+                self.unspill(R1, kept);
+                self.release(1);
+                self.asm.alu(op, R1, R2);
+            }
+            Expr::If(condition, then, other) => {
+                let [no, done] = self.asm.labels();
+                self.value(condition)?;
+                self.asm.jump_if(Cond::Eq, R1, 0, no);
+                self.value(then)?;
+                self.asm.jump(done);
+                self.asm.bind(no);
+                self.value(other)?;
+                self.asm.bind(done);
+            }
+            Expr::First(ways) => self.value(self.way(ways)?)?,
+            Expr::Helper(number) => {
+                self.asm.call(number);
+                self.asm.mov(R1, R0);
+            }
+            Expr::Record { offset, bytes, signed } => {
+                let width = Width::of(bytes.into())
+                    .ok_or(GenerateError::Mismatch("a record's integer has 1 to 8 bytes"))?;
+                self.asm.load(width, R1, R6, offset as i16);
+                if signed {
+                    self.asm.sign_extend(R1, u32::from(bytes) * 8);
+                }
+            }
+            Expr::RecordDynamicCount { offset, element_bytes } => {
+                self.asm.load(Width::B4, R1, R6, offset as i16);
+                self.asm.alu(Alu::Rsh, R1, 16);
+                if element_bytes > 1 {
+                    self.asm.alu(Alu::Div, R1, i32::from(element_bytes));
+                }
+            }
+            Expr::RecordDynamic { .. } => self.address(expr)?,
+            Expr::Custom(emit) => emit(self)?,
+        }
+        Ok(())
+    }
+
+    /// True if this kernel has everything that the expression names (inside of custom emitters it is
+    /// only known when they run).
+    ///
+    /// # Errors
+    /// What it does not have.
+    pub fn check(&self, expr: &Expr) -> Result<(), GenerateError> {
+        match *expr {
+            Expr::Arg { index, .. } => self.argument_type(index).map(drop),
+            Expr::Path { root, path, .. } => self.access(root, path).map(drop),
+            Expr::Behind { pointer, of, path } => {
+                self.check(pointer)?;
+                self.within(of, path).map(drop)
+            }
+            Expr::Op(_, left, right) => self.check(left).and_then(|()| self.check(right)),
+            Expr::If(condition, then, other) => {
+                self.check(condition).and_then(|()| self.check(then)).and_then(|()| self.check(other))
+            }
+            Expr::First(ways) => self.way(ways).map(drop),
+            Expr::KernelLabel(of, label) => self.kernel_label(of, label).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn way(&self, ways: &'static [Expr]) -> Result<&'static Expr, GenerateError> {
+        let mut last = GenerateError::Mismatch("no ways at all");
+        for way in ways {
+            match self.check(way) {
+                Ok(()) => return Ok(way),
+                Err(error) => last = error,
+            }
+        }
+        Err(GenerateError::NoWay(Box::new(last)))
+    }
+
+    fn kernel_label(&self, of: &str, label: &str) -> Result<i64, GenerateError> {
+        let id = self.btf.find(Kind::Enum, of);
+        let value = id.and_then(|id| self.btf.labels(id).find(|(name, _)| *name == label));
+        value
+            .map(|(_, value)| value)
+            .ok_or_else(|| GenerateError::NoType(format!("label {label} in enum {of}")))
+    }
+
+    fn plus(&mut self, n: i32) {
+        if n != 0 {
+            self.asm.alu(Alu::Add, R1, n);
+        }
+    }
+
+    fn argument_type(&self, index: u8) -> Result<TypeId, GenerateError> {
+        let count = self.arguments.len();
+        self.arguments.get(usize::from(index)).copied().ok_or(GenerateError::NoArgument { index, count })
+    }
+
+    fn argument(&mut self, index: u8) -> Result<(), GenerateError> {
+        let id = self.argument_type(index)?;
+        self.asm.load(Width::B8, R1, R6, 8 * i16::from(index));
+        // The kernel passes small integers zero-extended.
+        if let Some(int) = self.btf.integer(id).filter(|int| int.signed && int.bytes < 8) {
+            self.asm.sign_extend(R1, int.bytes * 8);
+        }
+        Ok(())
+    }
+
+    fn argument_of(&self, name: &str) -> Result<u8, GenerateError> {
+        let wanted = self.btf.find(Kind::Struct, name);
+        let points = |id: &TypeId| {
+            let target = self.btf.target(self.btf.strip(*id));
+            target.is_some_and(|target| Some(self.btf.strip(target)) == wanted)
+        };
+        let index = self.arguments.iter().position(points).filter(|_| wanted.is_some());
+        index.map(|index| index as u8).ok_or_else(|| GenerateError::NoArgumentOf(name.into()))
+    }
+
+    fn access(&self, root: Root, path: &str) -> Result<Access, GenerateError> {
+        match root {
+            Root::Arg(index) => Ok(Access::resolve(self.btf, self.argument_type(index)?, path)?),
+            Root::ArgOf(name) => {
+                Ok(Access::resolve(self.btf, self.argument_type(self.argument_of(name)?)?, path)?)
+            }
+            Root::Current => self.within("task_struct", path),
+        }
+    }
+
+    fn within(&self, of: &str, path: &str) -> Result<Access, GenerateError> {
+        let id =
+            self.btf.find(Kind::Struct, of).ok_or_else(|| GenerateError::NoType(format!("struct {of}")))?;
+        Ok(Access::within(self.btf, id, path)?)
+    }
+
+    /// Offset of a member in a struct of the kernel, in bytes.
+    ///
+    /// # Errors
+    /// This kernel has no such place.
+    pub fn offset_of(&self, of: &str, path: &str) -> Result<u32, GenerateError> {
+        Ok(self.within(of, path)?.offset)
+    }
+
+    /// Bytes of a struct of the kernel.
+    ///
+    /// # Errors
+    /// This kernel has no such struct.
+    pub fn struct_size(&self, name: &str) -> Result<u32, GenerateError> {
+        let id = self.btf.find(Kind::Struct, name);
+        id.and_then(|id| self.btf.size(id)).ok_or_else(|| GenerateError::NoType(format!("struct {name}")))
+    }
+
+    /// The pointer at which a path begins, in R1.
+    fn root(&mut self, root: Root) -> Result<(), GenerateError> {
+        match root {
+            Root::Arg(index) => self.argument(index),
+            Root::ArgOf(name) => self.argument(self.argument_of(name)?),
+            Root::Current => {
+                self.asm.call(helper::CURRENT_TASK);
+                self.asm.mov(R1, R0);
+                Ok(())
+            }
+        }
+    }
+
+    /// From the pointer in R1 to the one whose struct holds the place. Goes to `null` with R1 = 0 if
+    /// one of them is.
+    fn follow(&mut self, access: &Access, null: Label) -> Result<(), GenerateError> {
+        self.asm.jump_if(Cond::Eq, R1, 0, null);
+        for offset in &access.loads {
+            self.read(*offset, Width::B8)?;
+            self.asm.jump_if(Cond::Eq, R1, 0, null);
+        }
+        Ok(())
+    }
+
+    /// R1 = the bytes `offset` behind R1.
+    fn read(&mut self, offset: u32, width: Width) -> Result<(), GenerateError> {
+        match (self.reads, i16::try_from(offset)) {
+            (Reads::Direct, Ok(offset)) => self.asm.load(width, R1, R1, offset),
+            (Reads::Direct, Err(_)) => {
+                self.asm.alu(Alu::Add, R1, offset as i32);
+                self.asm.load(width, R1, R1, 0);
+            }
+            (Reads::Helper, _) => {
+                self.asm.alu(Alu::Add, R1, offset as i32);
+                self.read_kernel(width)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Loads the integer that `access` leads to from the pointer in R1 into R1; 0 behind a null pointer.
+    fn load(&mut self, access: &Access) -> Result<(), GenerateError> {
+        let place = access.place;
+        let width = Width::of(place.bytes)
+            .ok_or(GenerateError::Mismatch("an integer's value of something larger"))?;
+        let [null, done] = self.asm.labels();
+        self.follow(access, null)?;
+        self.read(access.offset, width)?;
+        self.extend(access);
+        self.asm.jump(done);
+        self.asm.bind(null);
+        self.asm.mov(R1, 0);
+        self.asm.bind(done);
+        Ok(())
+    }
+
+    fn extend(&mut self, access: &Access) {
+        let place = access.place;
+        let (low, bits) = place.bits.unwrap_or((0, place.bytes * 8));
+        if bits == 64 {
+            return;
+        }
+        if place.signed {
+            self.asm.alu(Alu::Lsh, R1, (64 - low - bits) as i32);
+            self.asm.alu(Alu::Arsh, R1, (64 - bits) as i32);
+        } else if place.bits.is_some() {
+            self.asm.alu(Alu::Lsh, R1, (64 - low - bits) as i32);
+            self.asm.alu(Alu::Rsh, R1, (64 - bits) as i32);
+        }
+    }
+
+    /// As `load`, from a pointer that the verifier does not know.
+    fn follow_unchecked(&mut self, access: &Access) -> Result<(), GenerateError> {
+        let reads = std::mem::replace(&mut self.reads, Reads::Helper);
+        let result = self.load(access);
+        self.reads = reads;
+        result
+    }
+
+    /// R1 = what lies at the kernel address in R1; 0 if nothing can be read there. Loses R0, R2 to R5.
+    ///
+    /// # Errors
+    /// None today.
+    pub fn read_kernel(&mut self, width: Width) -> Result<(), GenerateError> {
+        self.asm.mov(R3, R1);
+        self.asm.mov(R1, R10);
+        self.asm.alu(Alu::Add, R1, i32::from(SCRATCH));
+        self.asm.mov(R2, width.bytes() as i32);
+        self.asm.call(helper::READ_KERNEL);
+        self.asm.load(width, R1, R10, SCRATCH);
+        Ok(())
+    }
+
+    /// R1 = the address that a string or array of this source begins at; 0 behind a null pointer.
+    pub(crate) fn address(&mut self, expr: &Expr) -> Result<(), GenerateError> {
+        let expr = self.chosen(expr)?;
+        match expr {
+            Expr::Path { root, path, .. } => {
+                let access = self.access(root, path)?;
+                if self.btf.array(access.place.type_id).is_none() {
+                    return self.value(&expr);
+                }
+                let null = self.asm.label();
+                self.root(root)?;
+                self.follow(&access, null)?;
+                self.asm.alu(Alu::Add, R1, access.offset as i32);
+                self.asm.bind(null);
+            }
+            Expr::Record { offset, .. } => {
+                self.asm.mov(R1, R6);
+                self.asm.alu(Alu::Add, R1, i32::from(offset));
+            }
+            Expr::RecordDynamic { offset, relative } => {
+                self.asm.load(Width::B4, R2, R6, offset as i16);
+                self.asm.alu(Alu::And, R2, 0xffff);
+                self.asm.mov(R1, R6);
+                self.asm.alu(Alu::Add, R1, R2);
+                if relative {
+                    self.asm.alu(Alu::Add, R1, i32::from(offset) + 4);
+                }
+            }
+            other => self.value(&other)?,
+        }
+        Ok(())
+    }
+
+    fn chosen(&self, expr: &Expr) -> Result<Expr, GenerateError> {
+        match expr {
+            Expr::First(ways) => self.chosen(self.way(ways)?),
+            other => Ok(*other),
+        }
+    }
+
+    // Values put aside.
+
+    /// Puts a register aside over calls and other values.
+    pub fn spill(&mut self, reg: Reg) -> Spill {
+        assert!(self.spills < SPILLS_MAX, "recipes spill a handful of values");
+        let slot = SPILL - 8 * self.spills as i16;
+        self.spills += 1;
+        self.asm.store(Width::B8, R10, slot, reg);
+        Spill(slot)
+    }
+
+    /// Takes a value back; it stays put aside too.
+    pub fn unspill(&mut self, reg: Reg, spill: Spill) {
+        self.asm.load(Width::B8, reg, R10, spill.0);
+    }
+
+    /// The last `count` values that were put aside are not needed any more.
+    pub fn release(&mut self, count: usize) {
+        self.spills -= count;
+    }
+
+    // Stores.
+
+    /// Register and offset where the next byte of the payload goes. May lose R5.
+    fn target(&mut self) -> (Reg, i16) {
+        if !self.variable {
+            return (R8, self.fixed as i16);
+        }
+        self.asm.mov(R5, R8);
+        self.asm.alu(Alu::Add, R5, R9);
+        (R5, self.fixed as i16)
+    }
+
+    /// Appends an integer (of 8 to 64 bits). Numbers in network order are stored as they were read.
+    pub fn put(&mut self, reg: Reg, int: Int) {
+        let width = Width::of(int.bytes()).unwrap_or(Width::B8);
+        let (base, offset) = self.target();
+        self.asm.store(width, base, offset, reg);
+        self.fixed += width.bytes();
+    }
+
+    /// From here on lengths are only known when the program runs: R9 counts.
+    pub fn begin_variable(&mut self) {
+        if !self.variable {
+            self.asm.mov(R9, self.fixed as i32);
+        } else if self.fixed > 0 {
+            self.asm.alu(Alu::Add, R9, self.fixed as i32);
+        }
+        self.variable = true;
+        self.fixed = 0;
+    }
+
+    /// Appends an integer of a sequence; between `begin_variable` and `end_variable`.
+    pub fn put_variable(&mut self, reg: Reg, width: Width) {
+        let (base, offset) = self.target();
+        self.asm.store(width, base, offset, reg);
+        self.asm.alu(Alu::Add, R9, width.bytes() as i32);
+    }
+
+    /// What was appended since `begin_variable` is complete: R9 is in bounds from here on.
+    pub fn end_variable(&mut self) {
+        self.asm.jump_if(Cond::Gt, R9, STAGED_BYTES_MAX as i32, self.too_large);
+    }
+
+    /// Appends zeroes.
+    fn put_zeroes(&mut self, bytes: u32) {
+        let (base, offset) = self.target();
+        let mut at = 0;
+        while at < bytes {
+            let width = Width::largest_in(bytes - at);
+            self.asm.store_imm(width, base, offset + at as i16, 0);
+            at += width.bytes();
+        }
+        self.fixed += bytes;
+    }
+
+    /// Appends `bytes` bytes of text or numbers: those of the source, then zeroes.
+    fn put_bytes(&mut self, expr: &Expr, bytes: u32) -> Result<(), GenerateError> {
+        let expr = self.chosen(expr)?;
+        match expr {
+            Expr::Path { root, path, .. } => {
+                let access = self.access(root, path)?;
+                let [null, done] = self.asm.labels();
+                let start = self.fixed;
+                self.root(root)?;
+                self.follow(&access, null)?;
+                let have = access.place.bytes.min(bytes);
+                match (self.reads, i16::try_from(access.offset + have)) {
+                    (Reads::Direct, Ok(_)) => self.copy(R1, access.offset as i16, have, 8),
+                    _ => {
+                        self.asm.alu(Alu::Add, R1, access.offset as i32);
+                        self.copy_kernel(have);
+                    }
+                }
+                self.put_zeroes(bytes - have);
+                self.asm.jump(done);
+                self.asm.bind(null);
+                self.fixed = start;
+                self.put_zeroes(bytes);
+                self.asm.bind(done);
+                Ok(())
+            }
+            Expr::Record { offset, bytes: have, .. } => {
+                let have = u32::from(have).min(bytes);
+                // The kernel checks that loads of the record are aligned.
+                self.copy(R6, offset as i16, have, 1 << offset.trailing_zeros().min(3));
+                self.put_zeroes(bytes - have);
+                Ok(())
+            }
+            other => {
+                self.value(&other)?;
+                self.copy_kernel(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Appends bytes by loads behind `src`, at most `largest` at a time. Loses R2.
+    fn copy(&mut self, src: Reg, offset: i16, bytes: u32, largest: u32) {
+        let (base, target) = self.target();
+        let mut at = 0;
+        while at < bytes {
+            let width = Width::largest_in((bytes - at).min(largest));
+            self.asm.load(width, R2, src, offset + at as i16);
+            self.asm.store(width, base, target + at as i16, R2);
+            at += width.bytes();
+        }
+        self.fixed += bytes;
+    }
+
+    /// Appends bytes at the kernel address in R1; zeroes if they cannot be read.
+    pub fn copy_kernel(&mut self, bytes: u32) {
+        self.asm.mov(R3, R1);
+        let (base, offset) = self.target();
+        self.asm.mov(R1, base);
+        self.asm.alu(Alu::Add, R1, i32::from(offset));
+        self.asm.mov(R2, bytes as i32);
+        self.asm.call(helper::READ_KERNEL);
+        self.fixed += bytes;
+    }
+
+    /// Appends the string at the address in R1; an empty one if it cannot be read.
+    fn put_string(&mut self, read: i32) {
+        self.asm.mov(R3, R1);
+        self.begin_variable();
+        self.asm.mov(R1, R8);
+        self.asm.alu(Alu::Add, R1, R9);
+        self.asm.mov(R2, STRING_BYTES_MAX as i32);
+        self.asm.call(read);
+        let read = self.asm.label();
+        self.asm.jump_if(Cond::SGt, R0, 0, read);
+        let (base, offset) = self.target();
+        self.asm.store_imm(Width::B1, base, offset, 0);
+        self.asm.mov(R0, 1);
+        self.asm.bind(read);
+        self.asm.alu(Alu::Add, R9, R0);
+        self.end_variable();
+    }
+
+    /// Appends a count and as many bytes of the kernel.
+    fn put_sequence(
+        &mut self,
+        count: Int,
+        element_bytes: u32,
+        from: &Expr,
+        number: &Expr,
+        most: u32,
+    ) -> Result<(), GenerateError> {
+        let most = most.min(STRING_BYTES_MAX / element_bytes);
+        self.address(from)?;
+        let start = self.spill(R1);
+        self.value(number)?;
+        let fits = self.asm.label();
+        self.asm.jump_if(Cond::Le, R1, most as i32, fits);
+        self.asm.mov(R1, most as i32);
+        self.asm.bind(fits);
+        let kept = self.spill(R1);
+        self.put(R1, count);
+        self.begin_variable();
+        self.asm.mov(R1, R8);
+        self.asm.alu(Alu::Add, R1, R9);
+        self.unspill(R2, kept);
+        self.asm.alu(Alu::Mul, R2, element_bytes as i32);
+        self.unspill(R3, start);
+        // The length again, over the call.
+        self.asm.store(Width::B8, R10, kept.0, R2);
+        self.asm.call(helper::READ_KERNEL);
+        self.unspill(R1, kept);
+        self.asm.alu(Alu::Add, R9, R1);
+        self.release(2);
+        self.end_variable();
+        Ok(())
+    }
+
+    /// Appends a field.
+    ///
+    /// # Errors
+    /// This kernel does not have what it comes from, or type and source do not go together.
+    pub fn field(&mut self, field: &Field) -> Result<(), GenerateError> {
+        let wrap = |error| GenerateError::Field { field: field.name.to_string(), error: Box::new(error) };
+        self.field_of(&field.ty, &field.from).map_err(wrap)
+    }
+
+    fn field_of(&mut self, ty: &Type, from: &Source) -> Result<(), GenerateError> {
+        match (ty, from) {
+            (_, Source::Custom(emit)) => emit(self)?,
+            (Type::Int(int) | Type::Enum(int, _), Source::Kernel(expr)) => {
+                self.value(expr)?;
+                self.put(R1, *int);
+            }
+            (Type::Text(bytes), Source::Kernel(expr)) => self.put_bytes(expr, *bytes)?,
+            (Type::Array(element, count), Source::Kernel(expr)) => {
+                self.put_bytes(expr, element.bytes() * count)?;
+            }
+            (Type::String, Source::Kernel(expr)) => {
+                self.address(expr)?;
+                self.put_string(helper::READ_KERNEL_STRING);
+            }
+            (Type::String, Source::User(expr)) => {
+                self.value(expr)?;
+                self.put_string(helper::READ_USER_STRING);
+            }
+            (Type::Sequence { count, element }, Source::Sequence { from, count: number, most }) => {
+                let bytes = element.fixed_bytes().filter(|bytes| *bytes > 0);
+                let bytes =
+                    bytes.ok_or(GenerateError::Mismatch("elements of a copied sequence have a size"))?;
+                self.put_sequence(*count, bytes, from, number, *most)?;
+            }
+            (Type::TextSequence { count }, Source::Sequence { from, count: number, most }) => {
+                self.put_sequence(*count, 1, from, number, *most)?;
+            }
+            _ => return Err(GenerateError::Mismatch("this type needs another source")),
+        }
+        Ok(())
+    }
+
+    /// The payload is complete; if its length varies, R9 says it.
+    pub(crate) fn end_payload(&mut self) {
+        if self.variable && self.fixed > 0 {
+            self.asm.alu(Alu::Add, R9, self.fixed as i32);
+            self.end_variable();
+        }
+    }
+
+    /// Bytes of a payload whose length does not vary.
+    pub(crate) fn fixed_payload(&self) -> Option<u32> {
+        Some(self.fixed).filter(|_| !self.variable)
+    }
+}

@@ -1,0 +1,86 @@
+//! Recipes against the list of what the real tracer records, and against the running kernel's types.
+
+use super::*;
+use crate::metadata::summary;
+use crate::program::{Maps, Spec, generate};
+use crate::{Hook, Kernel};
+use sillage_ring::{Geometry, HeaderForm, Kind};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Events of the real tracer by name: their fields in short.
+fn oracle() -> Option<BTreeMap<String, String>> {
+    let shared = std::env::var_os("SILLAGE_SHARED").map(PathBuf::from);
+    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../../shared");
+    let path = shared.unwrap_or_else(beside).join("reference/kernel-traces/EVENTS.txt");
+    let Ok(text) = std::fs::read_to_string(&path) else {
+        eprintln!("SKIPPED: {} cannot be read", path.display());
+        return None;
+    };
+    let line = |line: &str| line.split_once(" | ").map(|(name, fields)| (name.into(), fields.trim().into()));
+    Some(text.lines().filter_map(line).collect())
+}
+
+#[test]
+fn recipes_say_what_the_real_tracer_records() {
+    let Some(oracle) = oracle() else { return };
+    let mut wrong = String::new();
+    for recipe in all() {
+        let fields: Vec<String> = recipe.fields.iter().map(|f| summary(&f.name, &f.ty)).collect();
+        let ours = fields.join(" ");
+        match oracle.get(&*recipe.name) {
+            Some(theirs) if *theirs == ours => {}
+            theirs => wrong += &format!("{}\n  ours   {ours}\n  LTTng's {theirs:?}\n", recipe.name),
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn tables_that_are_complete_miss_none_of_the_real_tracers_events() {
+    let Some(oracle) = oracle() else { return };
+    let complete = ["sched_", "irq_handler_", "irq_softirq_"];
+    let missing: Vec<_> = oracle
+        .keys()
+        .filter(|name| complete.iter().any(|prefix| name.starts_with(prefix)) && find(name).is_none())
+        .collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
+fn names_are_unique() {
+    let mut seen = std::collections::BTreeSet::new();
+    all().for_each(|recipe| assert!(seen.insert(&recipe.name), "{} twice", recipe.name));
+}
+
+#[test]
+fn every_recipe_whose_tracepoint_this_kernel_has_gives_a_program() {
+    let kernel = match Kernel::running() {
+        Ok(kernel) => kernel,
+        Err(error) => return eprintln!("SKIPPED: {error}"),
+    };
+    let geometry = Geometry {
+        kind: Kind::Ebpf,
+        cpus: 1,
+        subbuf_shift: 18,
+        subbuf_count: 4,
+        overwrite: false,
+        ordered: false,
+        header: HeaderForm::Compact,
+    };
+    let maps = Maps { rings: 3, stages: 4, notes: 5, absent: 6 };
+    let mut made = 0;
+    for recipe in all() {
+        let Hook::Tracepoint(name) = &recipe.hook else { continue };
+        if kernel.tracepoint(name).is_none() {
+            continue;
+        }
+        let spec =
+            Spec { btf: kernel.btf(), geometry, maps, event_id: 3, recipe, contexts: &[], guards: &[] };
+        for reads in [crate::code::Reads::Direct, crate::code::Reads::Helper] {
+            generate(&spec, reads).unwrap_or_else(|error| panic!("{}: {error}", recipe.name));
+        }
+        made += 1;
+    }
+    assert!(made > 15, "{made} recipes fit this kernel");
+}

@@ -1,0 +1,77 @@
+//! What the running kernel offers: its types, its tracepoints, where its tracefs is mounted.
+
+use crate::recipe::{Hook, Recipe};
+use crate::{events, format};
+use sillage_bpf::{Btf, BtfError, Kind, TypeId};
+use std::io;
+use std::path::PathBuf;
+use thiserror::Error;
+
+const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
+
+/// Why the kernel cannot be traced through its types.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// The kernel describes no types to us.
+    #[error("{VMLINUX}: {0} (a kernel built with CONFIG_DEBUG_INFO_BTF is needed)")]
+    NoTypes(io::Error),
+    /// What it describes cannot be read.
+    #[error("{VMLINUX}: {0}")]
+    Types(#[from] BtfError),
+}
+
+/// The running kernel.
+#[derive(Debug)]
+pub struct Kernel {
+    btf: Btf,
+    tracefs: Option<PathBuf>,
+}
+
+impl Kernel {
+    /// Looks at the running kernel. Takes some ten milliseconds.
+    ///
+    /// # Errors
+    /// It does not describe its types.
+    pub fn running() -> Result<Kernel, KernelError> {
+        let bytes = std::fs::read(VMLINUX).map_err(KernelError::NoTypes)?;
+        let mounted = |path: &&&str| std::fs::metadata(format!("{path}/events")).is_ok();
+        let tracefs = TRACEFS.iter().find(mounted).map(PathBuf::from);
+        Ok(Kernel { btf: Btf::parse(bytes)?, tracefs })
+    }
+
+    /// Its types.
+    pub fn btf(&self) -> &Btf {
+        &self.btf
+    }
+
+    /// Where tracefs is mounted and may be looked into; events without recipes need it.
+    pub fn tracefs(&self) -> Option<&PathBuf> {
+        self.tracefs.as_ref()
+    }
+
+    /// Number of the type of a typed raw tracepoint.
+    pub fn tracepoint(&self, name: &str) -> Option<TypeId> {
+        self.btf.find(Kind::Typedef, &format!("btf_trace_{name}"))
+    }
+
+    /// The recipe for LTTng's event `name`, if this kernel has its tracepoint.
+    pub fn recipe(&self, name: &str) -> Option<&'static Recipe> {
+        events::find(name).filter(|recipe| match &recipe.hook {
+            Hook::Tracepoint(tracepoint) => self.tracepoint(tracepoint).is_some(),
+            Hook::Record { .. } => true,
+        })
+    }
+
+    /// A recipe from the record format of a tracepoint, named as in tracefs (`sched`, `sched_switch`).
+    ///
+    /// # Errors
+    /// There is no tracefs, no such event, or a format that is not understood.
+    pub fn from_format(&self, category: &str, name: &str) -> Result<Recipe, format::FormatError> {
+        let tracefs = self.tracefs.as_ref().ok_or(format::FormatError::NoTracefs)?;
+        let path = tracefs.join("events").join(category).join(name).join("format");
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| format::FormatError::Unreadable { path, error })?;
+        format::recipe(category, name, &text)
+    }
+}

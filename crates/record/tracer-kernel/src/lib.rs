@@ -1,0 +1,43 @@
+//! The kernel tracer: LTTng's kernel events without a module. For each enabled event an eBPF program is
+//! generated from a recipe and the running kernel's own types, loaded, and attached; it writes CTF
+//! records straight into per-CPU rings that the consumer reads like any other.
+//!
+//! ```text
+//!  events/*.rs ─┐                       BTF, tracefs
+//!  format.rs ───┴─► recipe ──► code ──► program ──► sys (bpf) ──► kernel ──► rings ──► consumer
+//!                      └─────► metadata                                       │
+//!                                             bell ◄── a note for each sub-buffer
+//! ```
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`recipe`] | an event as data: names, types, where values come from; contexts are fields too |
+//! | [`events`] | the tables, a file for each subsystem |
+//! | [`format`] | a recipe from a tracepoint's record format, for what has no table |
+//! | [`code`] | values and fields as instructions; what custom emitters write with |
+//! | [`program`] | guards (filters), reserve, header, commit: the ring contract's kind ebpf |
+//! | [`kernel`] | what the running kernel offers |
+//! | [`channel`] | rings and programs of one channel: enable, disable, losses |
+//! | [`bell`] | wakes the consumer when a sub-buffer is full |
+//! | [`metadata`] | the trace's description in LTTng's words |
+//! | [`sys`] | the few calls of bpf(2), with errors that name what is missing |
+//!
+//! Nothing is pinned: what is attached hangs on descriptors of this process and ends with it. It knows
+//! no sessions and writes no files.
+
+pub mod bell;
+pub mod channel;
+pub mod code;
+pub mod events;
+pub mod format;
+pub mod kernel;
+pub mod metadata;
+pub mod program;
+pub mod recipe;
+pub mod sys;
+
+pub use bell::Bell;
+pub use channel::{Channel, Loss, TracerError};
+pub use code::{Code, GenerateError};
+pub use kernel::Kernel;
+pub use recipe::{Field, Hook, Recipe};

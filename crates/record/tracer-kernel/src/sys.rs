@@ -1,0 +1,405 @@
+//! The calls of bpf(2) and perf_event_open(2) that the tracer needs, with typed errors.
+//!
+//! All `unsafe` of this crate stands here. Every object is a descriptor: when it is closed, what it
+//! attached is gone.
+
+use sillage_bpf::Insn;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+use thiserror::Error;
+
+/// Bytes of the verifier's log that are kept.
+const LOG_BYTES: usize = 1 << 20;
+/// Bytes of the log's end that an error shows: the reason stands there.
+const LOG_SHOWN_BYTES: usize = 600;
+
+const MAP_CREATE: i32 = 0;
+const MAP_UPDATE: i32 = 2;
+const PROG_LOAD: i32 = 5;
+const OBJ_INFO: i32 = 15;
+const RAW_TRACEPOINT_OPEN: i32 = 17;
+
+/// Why the kernel did not do it.
+#[derive(Debug, Error)]
+pub enum SysError {
+    /// Not permitted; `missing` says what would mend it.
+    #[error("{call} is not permitted: {missing}")]
+    Denied {
+        /// What was asked for.
+        call: &'static str,
+        /// What is missing, in words.
+        missing: String,
+    },
+    /// The verifier refused a program.
+    #[error("program {name} was refused ({error}): {reason}")]
+    Refused {
+        /// Its name.
+        name: String,
+        /// The kernel's answer.
+        error: io::Error,
+        /// The end of the verifier's log.
+        reason: String,
+        /// The whole log.
+        log: String,
+    },
+    /// Anything else.
+    #[error("{call}: {error}")]
+    Failed {
+        /// What was asked for.
+        call: &'static str,
+        /// The kernel's answer.
+        error: io::Error,
+    },
+}
+
+impl SysError {
+    fn last(call: &'static str) -> SysError {
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EPERM) | Some(libc::EACCES) => SysError::Denied { call, missing: missing_rights() },
+            _ => SysError::Failed { call, error },
+        }
+    }
+}
+
+/// What stands between this process and kernel tracing, as far as it can be seen.
+pub fn missing_rights() -> String {
+    const NEEDED: [(u32, &str); 2] = [(39, "CAP_BPF"), (38, "CAP_PERFMON")];
+    const SYS_ADMIN: u32 = 21;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    let has = |bit: u32| capabilities >> bit & 1 != 0;
+    if !has(SYS_ADMIN) {
+        let missing: Vec<&str> = NEEDED.iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| *name).collect();
+        if !missing.is_empty() {
+            return format!(
+                "{} missing (setcap cap_bpf,cap_perfmon+ep on the daemon's file, or run it as root)",
+                missing.join(" and ")
+            );
+        }
+    }
+    let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    if lockdown.contains("[confidentiality]") {
+        return "the kernel is locked down (lockdown=confidentiality)".into();
+    }
+    "the kernel's configuration or a security module forbids it".into()
+}
+
+/// bpf(2) with an attribute block made of words at offsets.
+struct Attributes([u8; 144]);
+
+impl Attributes {
+    fn new() -> Attributes {
+        Attributes([0; 144])
+    }
+    fn u32(mut self, at: usize, value: u32) -> Attributes {
+        self.0[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+        self
+    }
+    fn u64(mut self, at: usize, value: u64) -> Attributes {
+        self.0[at..at + 8].copy_from_slice(&value.to_ne_bytes());
+        self
+    }
+    fn fd(self, at: usize, fd: BorrowedFd<'_>) -> Attributes {
+        self.u32(at, fd.as_raw_fd() as u32)
+    }
+    /// At most 15 bytes of what the kernel allows in names.
+    fn name(mut self, at: usize, name: &str) -> Attributes {
+        let allowed = name.bytes().filter(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
+        self.0[at..at + 15].iter_mut().zip(allowed).for_each(|(to, from)| *to = from);
+        self
+    }
+    /// # Safety
+    /// Every address in the block points to memory that the command may use as it does.
+    unsafe fn call(&mut self, command: i32) -> io::Result<i32> {
+        // SAFETY: the block is ours and as long as said; the caller vouches for addresses in it.
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_mut_ptr(), self.0.len()) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+    }
+}
+
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: the kernel just made this descriptor for us.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Kinds of maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapKind {
+    /// Values by index.
+    Array = 2,
+    /// Maps by index.
+    ArrayOfMaps = 12,
+    /// Messages to user space.
+    RingBuffer = 27,
+}
+
+/// What a map is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct MapSpec<'a> {
+    /// Kind.
+    pub kind: MapKind,
+    /// Bytes of a value.
+    pub value_bytes: u32,
+    /// Entries; for a ring buffer, its bytes.
+    pub entries: u32,
+    /// User space may map it.
+    pub mappable: bool,
+    /// For an array of maps: one like those that it will hold.
+    pub inner: Option<BorrowedFd<'a>>,
+    /// Name, for people.
+    pub name: &'static str,
+}
+
+/// Makes a map.
+///
+/// # Errors
+/// No rights, no memory.
+pub fn create_map(spec: &MapSpec<'_>) -> Result<OwnedFd, SysError> {
+    let key_bytes = if spec.kind == MapKind::RingBuffer { 0 } else { 4 };
+    let mut attributes = Attributes::new()
+        .u32(0, spec.kind as u32)
+        .u32(4, key_bytes)
+        .u32(8, spec.value_bytes)
+        .u32(12, spec.entries)
+        .u32(16, if spec.mappable { 1 << 10 } else { 0 })
+        .name(28, spec.name);
+    if let Some(inner) = spec.inner {
+        attributes = attributes.fd(20, inner);
+    }
+    // SAFETY: no addresses in it.
+    unsafe { attributes.call(MAP_CREATE) }.map(owned).map_err(|_| SysError::last("creating a map"))
+}
+
+/// Puts a map into an array of maps.
+///
+/// # Errors
+/// The kernel's: a map that is not like the others, an index beyond the end.
+pub fn set_inner_map(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> Result<(), SysError> {
+    let value = inner.as_raw_fd() as u32;
+    let mut attributes =
+        Attributes::new().fd(0, outer).u64(8, &raw const index as u64).u64(16, &raw const value as u64);
+    // SAFETY: both words live through the call, and key and value of such a map have four bytes.
+    unsafe { attributes.call(MAP_UPDATE) }.map(drop).map_err(|_| SysError::last("filling a map"))
+}
+
+/// What a program is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProgramKind {
+    /// A typed raw tracepoint: number of its `btf_trace_` type in the kernel's BTF.
+    TypedTracepoint(u32),
+    /// The record of a tracepoint.
+    TracepointRecord,
+}
+
+/// Loads a program.
+///
+/// # Errors
+/// No rights; the verifier's refusal with its log.
+pub fn load_program(kind: ProgramKind, insns: &[Insn], name: &str) -> Result<OwnedFd, SysError> {
+    const TRACING: u32 = 26;
+    const TRACE_RAW_TRACEPOINT: u32 = 23;
+    const TRACEPOINT: u32 = 5;
+    let licence = c"Dual MIT/GPL";
+    let base = || {
+        let attributes = Attributes::new()
+            .u32(4, insns.len() as u32)
+            .u64(8, insns.as_ptr() as u64)
+            .u64(16, licence.as_ptr() as u64)
+            .name(48, name);
+        match kind {
+            ProgramKind::TypedTracepoint(id) => {
+                attributes.u32(0, TRACING).u32(68, TRACE_RAW_TRACEPOINT).u32(108, id)
+            }
+            ProgramKind::TracepointRecord => attributes.u32(0, TRACEPOINT),
+        }
+    };
+    // SAFETY: instructions and licence live through the call, with the lengths said.
+    let first = match unsafe { base().call(PROG_LOAD) } {
+        Ok(fd) => return Ok(owned(fd)),
+        Err(error) => error,
+    };
+    if first.raw_os_error() == Some(libc::EPERM) {
+        return Err(SysError::Denied { call: "loading a program", missing: missing_rights() });
+    }
+    let mut log = vec![0u8; LOG_BYTES];
+    let mut again = base().u32(24, 1).u32(28, log.len() as u32).u64(32, log.as_mut_ptr() as u64);
+    // SAFETY: as above, and the log is as long as said.
+    match unsafe { again.call(PROG_LOAD) } {
+        Ok(fd) => Ok(owned(fd)),
+        Err(error) => {
+            let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+            let log = String::from_utf8_lossy(&log[..end]).into_owned();
+            let from = log.char_indices().rev().map(|(at, _)| at).take(LOG_SHOWN_BYTES).last().unwrap_or(0);
+            let reason = log[from..].trim().to_owned();
+            Err(SysError::Refused { name: name.into(), error, reason, log })
+        }
+    }
+}
+
+/// Attaches a typed raw tracepoint's program. Closing the result detaches it.
+///
+/// # Errors
+/// The kernel's.
+pub fn attach_typed(program: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
+    let mut attributes = Attributes::new().fd(8, program);
+    // SAFETY: no addresses in it (no name: the program says what it hangs on).
+    unsafe { attributes.call(RAW_TRACEPOINT_OPEN) }
+        .map(owned)
+        .map_err(|_| SysError::last("attaching a program"))
+}
+
+/// Attaches a program to a tracepoint's record, on all CPUs. Closing the result detaches it.
+///
+/// # Errors
+/// The kernel's.
+pub fn attach_record(program: BorrowedFd<'_>, tracepoint_id: u32) -> Result<OwnedFd, SysError> {
+    const TYPE_TRACEPOINT: u32 = 2;
+    const ATTRIBUTE_BYTES: u32 = 128;
+    const CLOSE_ON_EXEC: u64 = 8;
+    const SET_BPF: u64 = 0x4004_2408;
+    const ENABLE: u64 = 0x2400;
+    let attributes = Attributes::new()
+        .u32(0, TYPE_TRACEPOINT)
+        .u32(4, ATTRIBUTE_BYTES)
+        .u64(8, tracepoint_id.into())
+        .u64(16, 1);
+    // SAFETY: the block has the bytes that it says and lives through the call.
+    let event =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, attributes.0.as_ptr(), -1, 0, -1, CLOSE_ON_EXEC) };
+    if event < 0 {
+        return Err(SysError::last("opening a tracepoint"));
+    }
+    let event = owned(event as i32);
+    // SAFETY: these requests take an integer each.
+    let done = unsafe {
+        libc::ioctl(event.as_raw_fd(), SET_BPF as _, program.as_raw_fd()) == 0
+            && libc::ioctl(event.as_raw_fd(), ENABLE as _, 0) == 0
+    };
+    if done { Ok(event) } else { Err(SysError::last("attaching a program to a tracepoint")) }
+}
+
+/// Runs of a program that the kernel skipped because it was running already on that CPU.
+///
+/// # Errors
+/// The kernel's.
+pub fn recursion_misses(program: BorrowedFd<'_>) -> Result<u64, SysError> {
+    const INFO_WORDS: usize = 32;
+    const MISSES_WORD: usize = 208 / 8;
+    let mut info = [0u64; INFO_WORDS];
+    let mut attributes =
+        Attributes::new().fd(0, program).u32(4, (INFO_WORDS * 8) as u32).u64(8, info.as_mut_ptr() as u64);
+    // SAFETY: the kernel writes at most the bytes said into `info`.
+    unsafe { attributes.call(OBJ_INFO) }.map_err(|_| SysError::last("asking about a program"))?;
+    Ok(info[MISSES_WORD])
+}
+
+/// Returns when every program that was running when it was called has ended.
+///
+/// # Errors
+/// The kernel does not offer it.
+pub fn wait_for_programs() -> Result<(), SysError> {
+    const GLOBAL: i32 = 1;
+    // SAFETY: no addresses.
+    match unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } {
+        0 => Ok(()),
+        _ => Err(SysError::last("membarrier")),
+    }
+}
+
+/// CPUs that the machine may ever have, and those that are online.
+pub fn cpus() -> (u32, Vec<u32>) {
+    let read = |file: &str| {
+        let text = std::fs::read_to_string(format!("/sys/devices/system/cpu/{file}")).unwrap_or_default();
+        parse_cpus(&text)
+    };
+    let online = read("online");
+    let possible = read("possible").last().or(online.last()).map_or(1, |last| last + 1);
+    (possible, online)
+}
+
+/// `0-3,7` as numbers.
+fn parse_cpus(text: &str) -> Vec<u32> {
+    let mut cpus = Vec::new();
+    for range in text.trim().split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) {
+            cpus.extend(first..=last.min(first.saturating_add(sillage_model::limits::CPUS_MAX as u32)));
+        }
+    }
+    cpus
+}
+
+/// One page of a descriptor, mapped.
+pub(crate) struct Page(NonNull<u8>);
+
+// SAFETY: the page is used through atomics alone.
+unsafe impl Send for Page {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Page {}
+
+impl Page {
+    const BYTES: usize = 4096;
+
+    pub(crate) fn map(file: BorrowedFd<'_>, offset: i64, writable: bool) -> Result<Page, SysError> {
+        let access = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        // SAFETY: a fresh shared mapping at an address that the kernel chooses touches no memory of ours.
+        let address = unsafe {
+            libc::mmap(std::ptr::null_mut(), Page::BYTES, access, libc::MAP_SHARED, file.as_raw_fd(), offset)
+        };
+        match NonNull::new(address.cast::<u8>()).filter(|_| address != libc::MAP_FAILED) {
+            Some(address) => Ok(Page(address)),
+            None => Err(SysError::last("mapping a page")),
+        }
+    }
+
+    /// The first word. To be stored to only in a writable page.
+    pub(crate) fn word(&self) -> &AtomicU64 {
+        // SAFETY: a page that stays mapped as long as `self`, aligned, used through atomics by all.
+        unsafe { self.0.cast().as_ref() }
+    }
+
+    pub(crate) fn load(&self) -> u64 {
+        self.word().load(Ordering::Acquire) // pairs with the kernel's release of its positions
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // SAFETY: `map` mapped it, and `word` borrows from us.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), Page::BYTES) };
+    }
+}
+
+/// Wakes everyone who waits on the futex `word`.
+pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
+    // SAFETY: the kernel checks the address itself.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
+
+/// Gives the calling thread the highest ordinary priority, if it may.
+pub(crate) fn raise_priority() -> io::Result<()> {
+    // SAFETY: no addresses.
+    match unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, -20) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The descriptor's number, for instructions.
+pub(crate) fn number(fd: &impl AsFd) -> i32 {
+    fd.as_fd().as_raw_fd()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn lists_of_cpus_are_read() {
+        assert_eq!(super::parse_cpus("0-2,5\n"), [0, 1, 2, 5]);
+        assert_eq!(super::parse_cpus("\n"), [0u32; 0]);
+        assert_eq!(super::parse_cpus("3-1,x,4-"), [0u32; 0]);
+    }
+}
