@@ -18,6 +18,7 @@ const LOG_SHOWN_BYTES: usize = 600;
 const MAP_CREATE: i32 = 0;
 const MAP_UPDATE: i32 = 2;
 const PROG_LOAD: i32 = 5;
+const PROG_BY_ID: i32 = 13;
 const OBJ_INFO: i32 = 15;
 const RAW_TRACEPOINT_OPEN: i32 = 17;
 
@@ -282,19 +283,53 @@ pub fn attach_record(program: BorrowedFd<'_>, tracepoint_id: u32) -> Result<Owne
     if done { Ok(event) } else { Err(SysError::last("attaching a program to a tracepoint")) }
 }
 
-/// Runs of a program that the kernel skipped because it was running already on that CPU.
-///
-/// # Errors
-/// The kernel's.
-pub fn recursion_misses(program: BorrowedFd<'_>) -> Result<u64, SysError> {
-    const INFO_WORDS: usize = 32;
-    const MISSES_WORD: usize = 208 / 8;
+/// Words of what the kernel tells about a program.
+const INFO_WORDS: usize = 32;
+
+fn program_info(program: BorrowedFd<'_>) -> Result<[u64; INFO_WORDS], SysError> {
     let mut info = [0u64; INFO_WORDS];
     let mut attributes =
         Attributes::new().fd(0, program).u32(4, (INFO_WORDS * 8) as u32).u64(8, info.as_mut_ptr() as u64);
     // SAFETY: the kernel writes at most the bytes said into `info`.
     unsafe { attributes.call(OBJ_INFO) }.map_err(|_| SysError::last("asking about a program"))?;
-    Ok(info[MISSES_WORD])
+    Ok(info)
+}
+
+/// Runs of a program that the kernel skipped because it was running already on that CPU.
+///
+/// # Errors
+/// The kernel's.
+pub fn recursion_misses(program: BorrowedFd<'_>) -> Result<u64, SysError> {
+    const WORD: usize = 208 / 8;
+    Ok(program_info(program)?[WORD])
+}
+
+/// Number of a program, which the whole machine knows it by.
+///
+/// # Errors
+/// The kernel's.
+pub fn program_id(program: BorrowedFd<'_>) -> Result<u32, SysError> {
+    Ok(upper_half(program_info(program)?[0]))
+}
+
+/// The second of two 32-bit words that lie in one of 64 bits.
+fn upper_half(word: u64) -> u32 {
+    let [.., a, b, c, d] = word.to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+/// True while the kernel holds a program of this number.
+///
+/// # Errors
+/// The kernel's, other than that there is none.
+pub fn program_exists(id: u32) -> Result<bool, SysError> {
+    let mut attributes = Attributes::new().u32(0, id);
+    // SAFETY: no addresses in it.
+    match unsafe { attributes.call(PROG_BY_ID) } {
+        Ok(fd) => Ok(owned(fd).as_raw_fd() >= 0),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(_) => Err(SysError::last("looking for a program")),
+    }
 }
 
 /// Returns when every program that was running when it was called has ended.

@@ -1,0 +1,178 @@
+//! Recording the running kernel, read back by Debian's babeltrace2. Needs the rights to load eBPF
+//! programs, and says so when it skips.
+
+mod support;
+
+use sillage_ring::HeaderForm;
+use sillage_ring::layout::LostReason;
+use sillage_tracer_kernel::recipe::{current, s32, text};
+use sillage_tracer_kernel::{Field, Hook, events, fields, sys};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use support::*;
+
+/// The two contexts that say most.
+const CONTEXTS: &[Field] = fields![s32("tid", current("pid")), text("procname", 16, current("comm"))];
+
+#[test]
+fn the_scheduler_and_interrupts_are_recorded_whole() {
+    let Some(kernel) = kernel("recording") else { return };
+    let mut session = Session::new("whole", &kernel, geometry(18, 8, false, HeaderForm::Compact), CONTEXTS);
+    session.consume();
+    let (outer_switches, outer_softirqs) = (context_switches(), softirqs());
+    for recipe in events::all() {
+        let Hook::Tracepoint(tracepoint) = &recipe.hook else { continue };
+        if kernel.tracepoint(tracepoint).is_some() {
+            session.enable(recipe);
+        }
+    }
+    let (inner_switches, inner_softirqs) = (context_switches(), softirqs());
+    commotion(20_000);
+    let inner = (context_switches() - inner_switches, softirqs() - inner_softirqs);
+    session.finish();
+    let outer = (context_switches() - outer_switches, softirqs() - outer_softirqs);
+
+    assert_eq!(session.channel.loss().total(), 0, "{:?}", session.channel.loss());
+    assert_eq!(session.counters.snapshot().troubles, [""; 0]);
+    let lines = session.read();
+    assert_ordered(&lines);
+    let count = |name: &str| lines.iter().filter(|line| line.name == name).count() as u64;
+    let switches = count("sched_switch");
+    assert!(inner.0 <= switches && switches <= outer.0, "{inner:?} <= {switches} switches <= {outer:?}");
+    let softirqs = count("irq_softirq_entry");
+    assert!(inner.1 <= softirqs && softirqs <= outer.1, "{inner:?} <= {softirqs} softirqs <= {outer:?}");
+    let exec = lines.iter().find(|line| line.name == "sched_process_exec").expect("an exec");
+    assert!(exec.text.contains("filename = \"/bin/true\""), "{exec:?}");
+    let fork = lines.iter().find(|line| line.name == "sched_process_fork").expect("a fork");
+    assert!(
+        fork.text.contains("vtids = [ [0] = ") && fork.text.contains("parent_ns_inum = 40265"),
+        "{fork:?}"
+    );
+    // Whoever leaves the CPU is the current task of the event.
+    for line in lines.iter().filter(|line| line.name == "sched_switch") {
+        let number = |key: &str| line.text.split(key).nth(1).and_then(|rest| rest.split([',', ' ']).next());
+        assert_eq!(number("{ tid = "), number("prev_tid = "), "{line:?}");
+    }
+}
+
+#[test]
+fn both_header_forms_are_read_back_with_the_same_times() {
+    let Some(kernel) = kernel("header forms") else { return };
+    for form in [HeaderForm::Compact, HeaderForm::Large] {
+        let mut session = Session::new("forms", &kernel, geometry(12, 16, false, form), &[]);
+        session.consume();
+        session.enable(events::find("sched_waking").unwrap());
+        session.enable(events::find("sched_process_exec").unwrap());
+        let begin = now_ns();
+        commotion(600);
+        // Longer than 27 bits of nanoseconds: the extended form must take over.
+        std::thread::sleep(Duration::from_millis(300));
+        commotion(600);
+        let end = now_ns();
+        session.finish();
+        let lines = session.read();
+        assert_ordered(&lines);
+        let commotion = lines.iter().filter(|line| line.ns >= begin && line.ns <= end).count();
+        assert!(commotion > 1200, "{commotion} of {} events in time", lines.len());
+        let loss = session.channel.loss();
+        assert_eq!(loss.total(), loss.rings[LostReason::Full as usize], "{loss:?}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_counted() {
+    let Some(kernel) = kernel("discarding") else { return };
+    let mut session = Session::new("tiny", &kernel, geometry(12, 2, false, HeaderForm::Compact), &[]);
+    let outer = context_switches();
+    session.enable(events::find("sched_switch").unwrap());
+    let inner = context_switches();
+    commotion(5_000);
+    let inner = context_switches() - inner;
+    session.channel.stop().unwrap();
+    let outer = context_switches() - outer;
+    session.consume();
+    session.finish();
+    let (kept, loss) = (session.read().len() as u64, session.channel.loss());
+    assert!(loss.rings[LostReason::Full as usize] > 1_000, "{loss:?}");
+    assert_eq!(loss.total(), loss.rings[LostReason::Full as usize], "{loss:?}");
+    let all = kept + loss.total();
+    assert!(inner <= all && all <= outer, "{inner} <= {kept} kept + {loss:?} <= {outer}");
+}
+
+#[test]
+fn a_flight_recorder_keeps_the_newest() {
+    let Some(kernel) = kernel("overwriting") else { return };
+    let mut session = Session::new("overwrite", &kernel, geometry(12, 4, true, HeaderForm::Compact), &[]);
+    session.enable(events::find("sched_switch").unwrap());
+    commotion(5_000);
+    let late = now_ns();
+    commotion(20);
+    session.channel.stop().unwrap();
+    session.consume();
+    session.finish();
+    let lines = session.read();
+    assert_ordered(&lines);
+    assert!(lines.iter().filter(|line| line.ns >= late).count() >= 20, "the newest are there");
+    assert!(session.counters.snapshot().overwritten > 10, "{:?}", session.counters.snapshot());
+    assert_eq!(session.channel.loss().total(), 0, "{:?}", session.channel.loss());
+    assert!(bytes(&session.dir) < 1 << 20);
+}
+
+#[test]
+fn a_tracepoint_without_a_recipe_is_recorded_by_its_format() {
+    let Some(kernel) = kernel("formats") else { return };
+    let recipe = match kernel.from_format("sched", "sched_process_fork") {
+        Ok(recipe) => recipe,
+        Err(error) => return eprintln!("SKIPPED: formats: {error}"),
+    };
+    let mut session = Session::new("format", &kernel, geometry(16, 4, false, HeaderForm::Large), CONTEXTS);
+    session.consume();
+    session.enable(&recipe);
+    commotion(100);
+    session.finish();
+    let lines = session.read();
+    assert!(!lines.is_empty(), "a fork was recorded");
+    for line in &lines {
+        assert!(line.text.contains("parent_comm = \"") && line.text.contains("child_pid = "), "{line:?}");
+    }
+}
+
+/// Set in the process that is to be killed.
+const VICTIM: &str = "SILLAGE_TEST_VICTIM";
+
+#[test]
+fn nothing_stays_attached_when_the_tracer_is_killed() {
+    let Some(kernel) = kernel("kill") else { return };
+    if std::env::var_os(VICTIM).is_some() {
+        let mut session = Session::new("kill", &kernel, geometry(12, 2, false, HeaderForm::Compact), &[]);
+        session.enable(events::find("sched_switch").unwrap());
+        let id = sys::program_id(session.channel.program(0).unwrap().as_fd()).unwrap();
+        println!("\nprogram {id}");
+        loop {
+            std::thread::park();
+        }
+    }
+    let mut victim = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "nothing_stays_attached_when_the_tracer_is_killed", "--nocapture"])
+        .env(VICTIM, "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let output = std::io::BufReader::new(victim.stdout.take().unwrap());
+    let mut lines = std::io::BufRead::lines(output).map_while(Result::ok);
+    let id: u32 = lines.find_map(|line| line.strip_prefix("program ")?.parse().ok()).expect("a program");
+    assert!(sys::program_exists(id).unwrap());
+    victim.kill().unwrap();
+    victim.wait().unwrap();
+    // The kernel frees programs a grace period after their last user is gone.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while sys::program_exists(id).unwrap() {
+        assert!(Instant::now() < deadline, "program {id} outlived its tracer");
+        std::thread::yield_now();
+    }
+}
+
+fn now_ns() -> u64 {
+    sillage_consumer::clock::monotonic_ns()
+}
