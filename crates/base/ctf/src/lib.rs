@@ -17,7 +17,9 @@ pub mod packet;
 mod tsdl;
 pub mod writer;
 
-pub use decode::{Field, FieldVisitor, Fields, Node, PacketDecoder, PacketInfo, Scalar, Scalars, Value};
+pub use decode::{
+    AtHand, Field, FieldVisitor, Fields, Node, PacketDecoder, PacketInfo, Scalar, Scalars, Value,
+};
 pub use error::{DecodeError, Fault, MetadataError, Warning};
 pub use message::{Discarded, Event, Message, Packet, StreamEdge};
 pub use metadata::{MetadataOptions, MetadataReader};

@@ -14,7 +14,7 @@ mod table;
 mod text;
 mod walk;
 
-pub use packet::{PacketDecoder, PacketInfo};
+pub use packet::{AtHand, PacketDecoder, PacketInfo};
 pub use plan::Node;
 pub use table::{Field, Fields, Value};
 pub use walk::{FieldVisitor, Scalar, Scalars};

@@ -101,6 +101,30 @@ struct Record {
     starts: [u32; 3],
 }
 
+/// Clocks of records that were found, see [`PacketDecoder::at_hand`].
+#[derive(Debug, Clone, Copy)]
+pub struct AtHand<'a>(&'a [Record]);
+
+impl AtHand<'_> {
+    /// How many records there are, the current one included.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is no current record.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Clock of the record at this position, in cycles; 0 is the current one.
+    #[inline]
+    pub fn clock(&self, position: usize) -> Option<u64> {
+        Some(self.0.get(position)?.clock)
+    }
+}
+
 /// Records found at once: enough to spread the cost of starting, few enough for the nearest cache.
 const BATCH: usize = 128;
 
@@ -228,6 +252,13 @@ impl PacketDecoder {
         self.current = next;
         self.tables.reset_event();
         Some(clock)
+    }
+
+    /// The records found already, from the current one on: for whoever puts the records of several
+    /// streams in order some at a time. Empty when there is no current record.
+    #[inline]
+    pub fn at_hand(&self) -> AtHand<'_> {
+        AtHand(self.records.get(self.current..self.count).unwrap_or_default())
     }
 
     /// Goes to the next record; false at the end of the content. `class` and `data` are those of

@@ -364,14 +364,14 @@ impl Compiler {
             FieldKind::Integer(c) => match c.layout {
                 IntegerLayout::Fixed(layout) => {
                     set_layout(&mut step, &layout);
-                    // See `Walker::word`.
-                    if layout.size_bits <= 56 && !layout.reversed && !self.program.mixes_orders {
+                    // See `Walker::word`. Where byte orders are mixed, whole bytes on bytes need
+                    // no check of the order: what comes after them starts on a byte too.
+                    let on_bytes =
+                        class.alignment_bits.is_multiple_of(8) && layout.size_bits.is_multiple_of(8);
+                    let unchecked = !layout.reversed && (on_bytes || !self.program.mixes_orders);
+                    if unchecked && layout.size_bits <= 56 {
                         step.len = super::bits::mask(layout.size_bits);
-                    } else if layout.size_bits == 64
-                        && class.alignment_bits.is_multiple_of(8)
-                        && !layout.reversed
-                        && !self.program.mixes_orders
-                    {
+                    } else if unchecked && layout.size_bits == 64 && on_bytes {
                         step.len = u64::MAX;
                     }
                     if c.signed { Code::Signed } else { Code::Unsigned }

@@ -266,6 +266,7 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
                     let bytes = self.until_nul(step)?;
                     self.text(step, bytes);
                 }
+                Code::SizedText => self.sized_text(step)?,
                 _ => {
                     self.rare(index - 1, step)?;
                     index = step.next as usize;
@@ -289,16 +290,6 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
                 }
             }
             Code::LebUnsigned | Code::LebSigned => self.leb(step)?,
-            Code::SizedText => {
-                let bytes = self.sized(step)?;
-                if !bytes.len().is_multiple_of(step.encoding.unit_size_bytes()) {
-                    return Err(self.halt(step, Fault::PartialCodeUnit(bytes.len() as u64)));
-                }
-                if self.shown(step).is_some() {
-                    let bytes = &bytes[..nul_at(bytes, step.encoding).unwrap_or(bytes.len())];
-                    self.text(step, bytes);
-                }
-            }
             Code::Blob => {
                 let bytes = self.sized(step)?;
                 if let Some(node) = self.shown(step) {
@@ -308,6 +299,22 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
             Code::Array => self.array(index, step)?,
             Code::Optional => self.optional(step)?,
             _ => self.variant(step)?,
+        }
+        Ok(())
+    }
+
+    /// Text in a known number of bytes, of which those from a NUL on are not text.
+    #[inline]
+    fn sized_text(&mut self, step: &Step) -> Result<(), Halt> {
+        let bytes = self.sized(step)?;
+        if step.encoding != StringEncoding::Utf8
+            && !bytes.len().is_multiple_of(step.encoding.unit_size_bytes())
+        {
+            return Err(self.halt(step, Fault::PartialCodeUnit(bytes.len() as u64)));
+        }
+        if self.shown(step).is_some() {
+            let bytes = &bytes[..nul_at(bytes, step.encoding).unwrap_or(bytes.len())];
+            self.text(step, bytes);
         }
         Ok(())
     }
@@ -434,6 +441,7 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
     }
 
     /// Bytes of a sized string or blob.
+    #[inline]
     fn sized(&mut self, step: &Step) -> Result<&'a [u8], Halt> {
         let len = self.length(step)?;
         let Some(bits) = len.checked_mul(8) else {
@@ -446,6 +454,7 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         }
     }
 
+    #[inline]
     fn length(&self, step: &Step) -> Result<u64, Halt> {
         if step.from == NO_SLOT { Ok(step.len) } else { self.slot(step) }
     }
@@ -545,7 +554,9 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
                 && inside.1 == inside.0 + 1
                 && element.save == NO_SLOT
                 && element.size <= 64;
-        if !scalar || self.program.mixes_orders {
+        // Whole bytes on bytes need no check of the byte order.
+        let on_bytes = element.align_log2 >= 3 && element.size.is_multiple_of(8);
+        if !scalar || (self.program.mixes_orders && !on_bytes) {
             return Ok(None);
         }
         let stride = u64::from(element.size).next_multiple_of(1 << element.align_log2);
@@ -624,10 +635,58 @@ pub(crate) fn raw_bits(data: &[u8], at: u64, size: u32, big: bool, reversed: boo
 #[inline]
 fn nul_at(bytes: &[u8], encoding: StringEncoding) -> Option<usize> {
     match encoding.unit_size_bytes() {
-        1 => CStr::from_bytes_until_nul(bytes).ok().map(CStr::count_bytes),
+        1 => nul_byte_at(bytes),
         unit => bytes
             .chunks_exact(unit)
             .position(|chunk| chunk.iter().all(|byte| *byte == 0))
             .map(|index| index * unit),
+    }
+}
+
+/// Position of the first NUL: of short texts, which most are, eight bytes at a time; the rest is
+/// left to the library, which is fast on long ones.
+#[inline]
+fn nul_byte_at(bytes: &[u8]) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x8080_8080_8080_8080;
+    let mut at = 0;
+    while at < SHORT_TEXT_BYTES
+        && let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>())
+    {
+        // The lowest set bit is that of the first byte that is 0; above it there may be others.
+        let word = u64::from_le_bytes(*word);
+        let nul = word.wrapping_sub(LOW) & !word & HIGH;
+        if nul != 0 {
+            return Some(at + (nul.trailing_zeros() / 8) as usize);
+        }
+        at += 8;
+    }
+    let rest = bytes.get(at..)?;
+    if rest.len() < 8 {
+        return rest.iter().position(|byte| *byte == 0).map(|index| at + index);
+    }
+    CStr::from_bytes_until_nul(rest).ok().map(|text| at + text.count_bytes())
+}
+
+/// Bytes that are looked through for a NUL before the library is asked.
+const SHORT_TEXT_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_nul_wherever_it_is() {
+        for length in 0..200 {
+            for at in 0..length {
+                let mut bytes = vec![b'x'; length];
+                bytes[at] = 0;
+                if at + 1 < length {
+                    bytes[length - 1] = 0;
+                }
+                assert_eq!(nul_byte_at(&bytes), Some(at));
+            }
+            assert_eq!(nul_byte_at(&vec![0x81; length]), None);
+        }
     }
 }

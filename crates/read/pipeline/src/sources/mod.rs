@@ -13,6 +13,7 @@ pub mod live;
 mod mux;
 mod open;
 mod packets;
+mod plan;
 mod quirks;
 mod stream;
 

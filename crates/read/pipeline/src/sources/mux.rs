@@ -2,13 +2,14 @@
 //!
 //! The next message is the one with the least time; at equal times the stream with the least rank,
 //! which Babeltrace's rules give (identity of the trace, its name, stream class id, stream id).
-//! Messages without a time come as soon as their stream reaches them. The merge goes in runs: it
-//! takes from one stream until another one's head is due. Times that go back within a stream are
-//! passed on as they are.
+//! Messages without a time come as soon as their stream reaches them. The order of events that the
+//! streams have at hand is made ahead, some hundred at a time (see [`super::plan`]), so that going
+//! to the next one is a step in a list. Times that go back within a stream are passed on as they are.
 
 use sillage_ctf::{Message, Warning};
 
 use super::packets::PacketSource;
+use super::plan::{Head, NEVER, Plan, sift_down};
 use super::stream::StreamReader;
 use crate::Error;
 use crate::messages::{Messages, Status};
@@ -27,6 +28,7 @@ pub struct Muxer<P> {
     last_ns: i64,
     /// The head of the heap, which ends the run.
     limit: Head,
+    plan: Plan,
     range: SliceRange,
     /// Whether `range` leaves anything out.
     sliced: bool,
@@ -44,14 +46,6 @@ pub struct SliceRange {
     pub to_ns: Option<i64>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Head {
-    ns: i64,
-    reader: usize,
-}
-
-const NEVER: Head = Head { ns: i64::MAX, reader: usize::MAX };
-
 impl<P: PacketSource> Muxer<P> {
     /// Merges these streams.
     pub fn new(readers: Vec<StreamReader<P>>) -> Self {
@@ -62,6 +56,7 @@ impl<P: PacketSource> Muxer<P> {
             last_ns: i64::MIN,
             limit: NEVER,
             readers,
+            plan: Plan::default(),
             range: SliceRange::default(),
             sliced: false,
         }
@@ -101,7 +96,7 @@ impl<P: PacketSource> Muxer<P> {
         let mut still = Vec::new();
         while let Some(index) = self.waiting.pop() {
             match self.readers[index].advance() {
-                Ok(Status::Ready) => self.push(index),
+                Ok(Status::Ready) => self.push(self.head(index)),
                 Ok(Status::Pending) => still.push(index),
                 Ok(Status::End) => {}
                 Err(error) => {
@@ -127,8 +122,7 @@ impl<P: PacketSource> Muxer<P> {
         Head { ns, reader }
     }
 
-    fn push(&mut self, reader: usize) {
-        let head = self.head(reader);
+    fn push(&mut self, head: Head) {
         self.heap.push(head);
         let mut at = self.heap.len() - 1;
         while at > 0 {
@@ -147,27 +141,9 @@ impl<P: PacketSource> Muxer<P> {
         let last = self.heap.pop()?;
         if !self.heap.is_empty() {
             self.heap[0] = last;
-            self.sift_down();
+            sift_down(&mut self.heap, 0);
         }
         Some(least)
-    }
-
-    #[inline]
-    fn sift_down(&mut self) {
-        let mut at = 0;
-        loop {
-            let mut least = at;
-            for child in [2 * at + 1, 2 * at + 2] {
-                if child < self.heap.len() && self.heap[child] < self.heap[least] {
-                    least = child;
-                }
-            }
-            if least == at {
-                return;
-            }
-            self.heap.swap(at, least);
-            at = least;
-        }
     }
 
     /// Makes the least head the current message.
@@ -192,6 +168,53 @@ impl<P: PacketSource> Muxer<P> {
 
     #[inline]
     fn advance_any(&mut self) -> Result<Status, Error> {
+        if let Some(next) = self.plan.next() {
+            if let Some(reader) = self.readers.get_mut(self.current) {
+                reader.step_at_hand();
+            }
+            self.current = next;
+            return Ok(Status::Ready);
+        }
+        self.advance_unplanned()
+    }
+
+    /// Goes to the next message without a plan, then plans from there on.
+    #[inline(never)]
+    fn advance_unplanned(&mut self) -> Result<Status, Error> {
+        self.land();
+        let status = self.advance_one()?;
+        if status == Status::Ready {
+            self.plan.make(&self.readers, self.current, &self.heap, self.range);
+        }
+        Ok(status)
+    }
+
+    /// Forgets the plan; all that is known of the streams is that of the message stood on.
+    fn land(&mut self) {
+        if self.plan.forget() {
+            self.last_ns = self.head(self.current).ns;
+            self.enter_heads();
+        }
+    }
+
+    /// Enters the heads anew after a plan was followed, which left them alone.
+    fn enter_heads(&mut self) {
+        // One of them is the current stream now, and the one that was current is none of them.
+        let was = self.plan.started_at();
+        for head in &mut self.heap {
+            if head.reader == self.current {
+                head.reader = was;
+            }
+            // A message without a time keeps the one that it was given.
+            head.ns = self.readers[head.reader].ns().unwrap_or(head.ns);
+        }
+        for at in (0..self.heap.len() / 2).rev() {
+            sift_down(&mut self.heap, at);
+        }
+        self.limit = self.heap.first().copied().unwrap_or(NEVER);
+    }
+
+    fn advance_one(&mut self) -> Result<Status, Error> {
         let current = self.current;
         let last_ns = self.last_ns;
         if let Some(reader) = self.readers.get_mut(current)
@@ -211,17 +234,10 @@ impl<P: PacketSource> Muxer<P> {
             return Status::Ready;
         }
         let least = self.limit;
-        if let [only] = self.heap.as_mut_slice() {
-            *only = head;
-            self.current = least.reader;
-            self.last_ns = least.ns;
-            self.limit = head;
-            return Status::Ready;
-        }
         if let Some(first) = self.heap.first_mut() {
             *first = head;
         }
-        self.sift_down();
+        sift_down(&mut self.heap, 0);
         self.stand_on(least)
     }
 
@@ -250,8 +266,10 @@ impl<P: PacketSource> Muxer<P> {
     /// Goes to the next message that is in the range.
     fn advance_sliced(&mut self) -> Result<Status, Error> {
         loop {
+            // What is planned is in the range.
+            let planned = !self.plan.is_empty();
             let status = self.advance_any()?;
-            if status != Status::Ready {
+            if planned || status != Status::Ready {
                 return Ok(status);
             }
             if self.range.to_ns.is_some_and(|to| self.last_ns >= to) {
@@ -304,6 +322,7 @@ impl<P: PacketSource> Messages for Muxer<P> {
                 return Ok(false);
             }
         }
+        self.plan.forget();
         self.heap.clear();
         self.current = NOBODY;
         self.last_ns = i64::MIN;
@@ -312,6 +331,7 @@ impl<P: PacketSource> Messages for Muxer<P> {
     }
 
     fn skip_packet(&mut self) -> bool {
+        self.land();
         self.readers.get_mut(self.current).is_some_and(StreamReader::skip_packet)
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sillage_ctf::message::{Discarded, Event, Message, Packet, StreamEdge};
 use sillage_ctf::model::{ClockSnapshot, Stream};
-use sillage_ctf::{PacketDecoder, PacketInfo};
+use sillage_ctf::{AtHand, PacketDecoder, PacketInfo};
 
 use super::packets::{PacketSource, PacketStep};
 use super::quirks::Quirks;
@@ -82,6 +82,23 @@ enum Clock {
     Other,
 }
 
+/// Events that a reader found already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EventsAtHand<'a> {
+    clock: Clock,
+    stream: &'a Stream,
+    records: AtHand<'a>,
+}
+
+impl EventsAtHand<'_> {
+    /// Time of the event at this position (0 is the current one); `None` when it has none, or is
+    /// not at hand.
+    #[inline]
+    pub(crate) fn ns(&self, position: usize) -> Option<i64> {
+        self.clock.ns(self.stream, self.records.clock(position)?)
+    }
+}
+
 impl<P: PacketSource> StreamReader<P> {
     /// A reader that has not begun.
     pub fn new(stream: Arc<Stream>, packets: P, quirks: Quirks) -> Self {
@@ -138,6 +155,24 @@ impl<P: PacketSource> StreamReader<P> {
         }
         let cycles = self.decoder.step()?;
         Some(self.clock.ns(&self.stream, cycles))
+    }
+
+    /// The events at hand, from the current one on, and how their clock is converted; `None` when
+    /// the reader does not stand on an event, or not all events are to be given.
+    #[inline]
+    pub(crate) fn at_hand(&self) -> Option<EventsAtHand<'_>> {
+        let ready = self.at == At::Event && self.stepping;
+        ready.then(|| EventsAtHand {
+            clock: self.clock,
+            stream: &self.stream,
+            records: self.decoder.at_hand(),
+        })
+    }
+
+    /// Goes to the next event at hand, which there is.
+    #[inline]
+    pub(crate) fn step_at_hand(&mut self) {
+        let _ = self.decoder.step();
     }
 
     /// Goes to the next message.
