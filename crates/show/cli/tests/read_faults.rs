@@ -2,9 +2,10 @@
 
 mod reading;
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use reading::{Scratch, ok, run, sillage, trace};
 
@@ -183,10 +184,42 @@ fn bad_metadata_is_shown_with_its_line() {
     }
 }
 
+/// Converts a trace into a pipe that is only read after the time in which no bar is drawn, with a
+/// terminal for both outputs or with none; gives what came there.
+fn slowly_converted(trace: &str, with_terminal: bool) -> String {
+    let scratch = Scratch::new(if with_terminal { "bar" } else { "no-bar" });
+    let pipe = scratch.path("pipe");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    let program = env!("CARGO_BIN_EXE_sillage");
+    let line = format!("{program} convert {trace} --to json -o {pipe}");
+    let mut command = if with_terminal { Command::new("script") } else { Command::new("sh") };
+    if with_terminal {
+        command.args(["-q", "-e", "-c", &line, "/dev/null"]).env("TERM", "xterm");
+    } else {
+        command.args(["-c", &format!("{line} 2>&1")]);
+    }
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().expect("a shell");
+    let mut reader = std::fs::File::open(&pipe).expect("the program writes");
+    std::thread::sleep(Duration::from_millis(1200));
+    let mut converted = Vec::new();
+    reader.read_to_end(&mut converted).expect("it is read");
+    assert_eq!(converted.iter().filter(|byte| **byte == b'\n').count(), 240_644);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 #[test]
-fn no_bar_is_drawn_where_there_is_no_terminal() {
+fn a_bar_is_drawn_on_a_terminal_when_it_takes_long() {
+    if Command::new("script").arg("--version").output().is_err() {
+        eprintln!("SKIPPED: script is not installed");
+        return;
+    }
     let Some(trace) = trace("tc-many-threads") else { return };
-    let scratch = Scratch::new("bar");
-    let done = run(&["merge", &trace, "-o", &scratch.path("to")]);
-    assert_eq!((done.code, done.err.contains('%')), (0, false), "{}", done.err);
+    let drawn = slowly_converted(&trace, true);
+    assert!(drawn.contains("s of about "), "{drawn}");
+    // In the end it is taken away.
+    assert!(drawn.trim_end().ends_with("\u{1b}[2K"), "{drawn}");
+    assert_eq!(slowly_converted(&trace, false), "");
 }

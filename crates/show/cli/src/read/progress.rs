@@ -59,7 +59,8 @@ impl Progress {
         let done = i128::from(ns.clamp(begin, end)) - i128::from(begin);
         let parts = done * i128::from(PARTS) / (i128::from(end) - i128::from(begin));
         let bar = self.bar.get_or_insert_with(|| {
-            let bar = ProgressBar::with_draw_target(Some(PARTS), ProgressDrawTarget::stderr());
+            let bar = ProgressBar::with_draw_target(Some(PARTS), ProgressDrawTarget::stderr())
+                .with_elapsed(self.started.elapsed());
             let style = ProgressStyle::with_template("{wide_bar} {percent}%  {elapsed} of about {duration}");
             if let Ok(style) = style {
                 bar.set_style(style);
