@@ -99,9 +99,8 @@ impl Mapping {
     fn reserve(bytes: usize) -> Result<Mapping, SharedError> {
         let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
         // SAFETY: a fresh mapping at an address that the kernel chooses touches no memory of ours.
-        let address = unsafe {
-            libc::mmap(std::ptr::null_mut(), bytes, access, flags | libc::MAP_NORESERVE, -1, 0)
-        };
+        let address =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, flags | libc::MAP_NORESERVE, -1, 0) };
         match NonNull::new(address.cast::<u8>()).filter(|_| address != libc::MAP_FAILED) {
             Some(address) => Ok(Mapping { address, bytes }),
             None => Err(SharedError::Kernel { step: "mmap", error: io::Error::last_os_error() }),
