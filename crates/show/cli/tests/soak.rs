@@ -7,11 +7,12 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
-use support::{Home, Traced, wait_for};
+use support::{Home, Obedient, Traced, kill, wait_for};
 
-/// Ticks of a program.
+/// Ticks that a program records when it is told to.
+const TURN_TICKS: u64 = 100;
+/// Ticks of a program that fills a disk.
 const TICKS: u64 = 40_000;
 /// Programs at a time.
 const PROGRAMS: usize = 4;
@@ -65,54 +66,70 @@ fn start_sessions(home: &Home) {
     }
 }
 
+/// A program of the run; it lives through several kills of the daemon.
+struct Running {
+    program: Obedient,
+    turns_left: u64,
+}
+
 /// One life of three sessions. Returns ticks published, and read and lost for each session.
 fn round(home: &Home, traced: &Traced, dice: &mut Dice, until: Instant) -> (u64, Vec<(u64, u64)>) {
     start_sessions(home);
-    let mut children: Vec<Child> = Vec::new();
-    let mut started = 0;
+    let mut programs: Vec<Running> = Vec::new();
+    let mut published = 0;
     let mut kill_at = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < until || !children.is_empty() {
-        children.retain_mut(|child| match child.try_wait().unwrap() {
-            Some(status) => {
-                assert!(status.success(), "{status}");
-                false
-            }
-            None => true,
-        });
-        if Instant::now() < until && children.len() < PROGRAMS {
+    while Instant::now() < until {
+        while programs.len() < PROGRAMS {
             let mut command = traced.command(home);
-            // Each has numbers of its own.
-            command.args(["ticks", &TICKS.to_string(), &(started * TICKS).to_string()]);
             if dice.roll(3) == 0 {
                 command.env("SILLAGE_PRODUCER", "locked");
             }
-            children.push(command.stdout(Stdio::null()).spawn().unwrap());
-            started += 1;
+            programs.push(Running { program: Obedient::start(&mut command), turns_left: 1 + dice.roll(800) });
+        }
+        let at = dice.roll(PROGRAMS as u64) as usize;
+        // Everybody's numbers are different.
+        programs[at].program.tell(&format!("tick {TURN_TICKS} {published}"));
+        published += TURN_TICKS;
+        programs[at].turns_left -= 1;
+        if programs[at].turns_left == 0 {
+            let program = programs.swap_remove(at).program;
+            if dice.roll(2) == 0 {
+                kill(program.pid(), rustix::process::Signal::KILL);
+                program.wait();
+            } else {
+                program.end();
+            }
         }
         if Instant::now() >= kill_at {
             // Not faster than the keeper's patience with workers that die.
             kill_at = Instant::now() + Duration::from_millis(2500 + dice.roll(1000));
             match dice.roll(3) {
                 0 => home.kill_keeper(),
+                // At once, while the programs go on: nobody waits for the next one.
+                1 => kill(home.pid("worker.pid"), rustix::process::Signal::KILL),
                 _ => home.kill_worker(),
             }
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_millis(1));
     }
-    wait_for("the programs' own rings", || home.ok("list -u").contains("None"));
-    let names = SESSIONS.iter().map(|(name, _)| *name);
-    let results = names.map(|name| {
+    programs.into_iter().for_each(|running| running.program.end());
+    wait_for("the end of all programs", || {
+        let (code, text) = home.run("list -u");
+        code == 0 && text.contains("None")
+    });
+    let results = SESSIONS.iter().map(|(name, _)| {
         home.ok(&format!("stop {name}"));
         let lost = discarded(home, name);
-        home.ok(&format!("destroy {name}"));
+        let text = home.ok(&format!("destroy {name}"));
+        assert!(!text.contains("survive") && !text.contains("retired"), "{name}: {text}");
         let (ticks, said) = read(home, name);
         assert!(ticks.values().all(|count| *count == 1), "{name}: a record was read twice");
-        assert!(ticks.keys().all(|n| *n < started * TICKS), "{name}: a record that nobody wrote");
+        assert!(ticks.keys().all(|n| *n < published), "{name}: a record that nobody wrote");
         assert!(said <= lost, "{name}: Babeltrace is told of {said} lost, {lost} were");
         std::fs::remove_dir_all(home.dir.join(name)).unwrap();
         (ticks.len() as u64, lost)
     });
-    (started * TICKS, results.collect())
+    (published, results.collect())
 }
 
 #[test]
