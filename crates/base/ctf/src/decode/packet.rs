@@ -118,6 +118,12 @@ impl AtHand<'_> {
         self.0.is_empty()
     }
 
+    /// Clocks of the records from a position on, in cycles.
+    #[inline]
+    pub fn clocks(&self, from: usize) -> impl Iterator<Item = u64> {
+        self.0.iter().skip(from).map(|record| record.clock)
+    }
+
     /// Clock of the record at this position, in cycles; 0 is the current one.
     #[inline]
     pub fn clock(&self, position: usize) -> Option<u64> {

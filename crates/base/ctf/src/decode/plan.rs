@@ -364,7 +364,7 @@ impl Compiler {
             FieldKind::Integer(c) => match c.layout {
                 IntegerLayout::Fixed(layout) => {
                     set_layout(&mut step, &layout);
-                    // See `Walker::word`. Where byte orders are mixed, whole bytes on bytes need
+                    // See `word` in the walk. Where byte orders are mixed, whole bytes on bytes need
                     // no check of the order: what comes after them starts on a byte too.
                     let on_bytes =
                         class.alignment_bits.is_multiple_of(8) && layout.size_bits.is_multiple_of(8);

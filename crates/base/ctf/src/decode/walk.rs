@@ -158,6 +158,14 @@ pub(crate) struct Input<'a> {
     pub slots: &'a [Cell<u64>],
 }
 
+impl<'a> Input<'a> {
+    /// The whole bytes of the content.
+    #[inline]
+    fn content(&self) -> &'a [u8] {
+        self.data.get(..(self.end / 8) as usize).unwrap_or(self.data)
+    }
+}
+
 /// A walk over one scope.
 struct Walker<'a, V> {
     nodes: &'a [Node],
@@ -214,72 +222,94 @@ fn start<V: FieldVisitor>(
 }
 
 impl<'a, V: FieldVisitor> Walker<'a, V> {
+    /// Runs steps. The position is kept in a local here, and in `self` only while others need it:
+    /// it is what every step waits for.
     fn run(&mut self, from: usize, to: usize) -> Result<(), Halt> {
-        let program = self.program;
-        let mut index = from;
-        while index < to
-            && let Some(step) = program.steps.get(index)
-        {
-            self.align(step)?;
+        let steps = self.program.steps.get(from..to).unwrap_or_default();
+        let content = self.input.content();
+        let mut at = self.at;
+        let mut index = 0;
+        while let Some(step) = steps.get(index) {
+            let low = (1u64 << step.align_log2) - 1;
+            if at & low != 0 {
+                self.at = at;
+                self.pad(step, low)?;
+                at = self.at;
+            }
             index += 1;
             match step.code {
-                Code::Fixed => {
-                    self.take(step, step.len)?;
-                }
-                Code::Unsigned => {
-                    let raw = match self.word(step) {
-                        Some(raw) => raw,
-                        None => self.raw(step)?,
+                Code::Unsigned | Code::Signed => {
+                    let raw = match word(content, at, step) {
+                        Some(raw) => {
+                            at += u64::from(step.size);
+                            raw
+                        }
+                        None => {
+                            self.at = at;
+                            let raw = self.raw(step)?;
+                            at = self.at;
+                            raw
+                        }
                     };
-                    self.save(step, raw);
-                    if let Some(node) = self.shown(step) {
-                        self.visitor.unsigned(node, raw);
-                    }
-                }
-                Code::Signed => {
-                    let raw = match self.word(step) {
-                        Some(raw) => raw,
-                        None => self.raw(step)?,
-                    };
-                    let value = sign_extend(raw, u32::from(step.size));
-                    self.save(step, value.cast_unsigned());
-                    if let Some(node) = self.shown(step) {
-                        self.visitor.signed(node, value);
-                    }
-                }
-                Code::Bool => {
-                    let value = self.raw(step)? != 0;
-                    self.save(step, u64::from(value));
-                    if let Some(node) = self.shown(step) {
-                        self.visitor.boolean(node, value);
-                    }
-                }
-                Code::Bits => {
-                    let raw = self.raw(step)?;
-                    if let Some(node) = self.shown(step) {
-                        self.visitor.bits(node, raw);
+                    if step.code == Code::Unsigned {
+                        self.save(step, raw);
+                        if let Some(node) = self.shown(step) {
+                            self.visitor.unsigned(node, raw);
+                        }
+                    } else {
+                        let value = sign_extend(raw, u32::from(step.size));
+                        self.save(step, value.cast_unsigned());
+                        if let Some(node) = self.shown(step) {
+                            self.visitor.signed(node, value);
+                        }
                     }
                 }
                 Code::EndStruct => self.bracket(step, V::end_struct),
                 Code::Struct => self.bracket(step, V::begin_struct),
-                Code::Text => {
-                    let bytes = self.until_nul(step)?;
-                    self.text(step, bytes);
-                }
-                Code::SizedText => self.sized_text(step)?,
                 _ => {
-                    self.rare(index - 1, step)?;
-                    index = step.next as usize;
+                    self.at = at;
+                    self.other(from + index - 1, step)?;
+                    at = self.at;
+                    index = (step.next as usize).saturating_sub(from);
                 }
             }
         }
+        self.at = at;
         Ok(())
+    }
+
+    /// The steps that are not single integers.
+    #[inline]
+    fn other(&mut self, index: usize, step: &Step) -> Result<(), Halt> {
+        match step.code {
+            Code::Text => {
+                let bytes = self.until_nul(step)?;
+                self.text(step, bytes);
+                Ok(())
+            }
+            Code::SizedText => self.sized_text(step),
+            Code::Fixed => self.take(step, step.len).map(|_| ()),
+            _ => self.rare(index, step),
+        }
     }
 
     /// The steps that take longer anyway.
     #[inline(never)]
     fn rare(&mut self, index: usize, step: &Step) -> Result<(), Halt> {
         match step.code {
+            Code::Bool => {
+                let value = self.raw(step)? != 0;
+                self.save(step, u64::from(value));
+                if let Some(node) = self.shown(step) {
+                    self.visitor.boolean(node, value);
+                }
+            }
+            Code::Bits => {
+                let raw = self.raw(step)?;
+                if let Some(node) = self.shown(step) {
+                    self.visitor.bits(node, raw);
+                }
+            }
             Code::Real => {
                 self.check_order(step)?;
                 let at = self.take(step, u64::from(step.size))?;
@@ -330,12 +360,6 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         self.halt(step, Fault::Truncated { needed_bits, left_bits })
     }
 
-    #[inline(always)]
-    fn align(&mut self, step: &Step) -> Result<(), Halt> {
-        let low = (1u64 << step.align_log2) - 1;
-        if self.at & low == 0 { Ok(()) } else { self.pad(step, low) }
-    }
-
     #[cold]
     fn pad(&mut self, step: &Step, low: u64) -> Result<(), Halt> {
         let at = (self.at | low).saturating_add(1);
@@ -356,25 +380,6 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         let at = self.at;
         self.at += bits;
         Ok(at)
-    }
-
-    /// The bits of a field that lies in the eight bytes at its place, which are in the content.
-    /// `len` of such a step is the mask of its bits, 0 of any other.
-    #[inline(always)]
-    fn word(&mut self, step: &Step) -> Option<u64> {
-        let byte = (self.at >> 3) as usize;
-        let shift = (self.at & 7) as u32;
-        if step.len == 0 || self.at + 64 > self.input.end {
-            return None;
-        }
-        let word = *self.input.data.get(byte..)?.first_chunk::<8>()?;
-        let word = if step.big {
-            (u64::from_be_bytes(word) << shift) >> (64 - u32::from(step.size))
-        } else {
-            u64::from_le_bytes(word) >> shift
-        };
-        self.at += u64::from(step.size);
-        Some(word & step.len)
     }
 
     /// The bits of a fixed-length field.
@@ -607,6 +612,23 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         self.bracket(step, V::end_variant);
         Ok(())
     }
+}
+
+/// The bits of a field that lies in the eight bytes at its place, which are in the content.
+/// `len` of such a step is the mask of its bits, 0 of any other.
+#[inline(always)]
+fn word(content: &[u8], at: u64, step: &Step) -> Option<u64> {
+    if step.len == 0 {
+        return None;
+    }
+    let word = *content.get((at >> 3) as usize..)?.first_chunk::<8>()?;
+    let shift = (at & 7) as u32;
+    let word = if step.big {
+        (u64::from_be_bytes(word) << shift) >> (64 - u32::from(step.size))
+    } else {
+        u64::from_le_bytes(word) >> shift
+    };
+    Some(word & step.len)
 }
 
 /// Decodes a fixed-length scalar; the caller has checked that it is inside the data.

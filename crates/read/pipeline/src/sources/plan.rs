@@ -33,6 +33,7 @@ pub(super) struct Plan {
     /// Events at hand of each stream that were planned already.
     used: Vec<u32>,
     heap: Vec<Head>,
+    times: [Vec<i64>; 2],
 }
 
 impl Plan {
@@ -93,7 +94,7 @@ impl Plan {
     }
 
     fn alone(&mut self, reader: usize, own: EventsAtHand<'_>, within: impl Fn(i64) -> bool) {
-        let count = (1..).take_while(|at| own.ns(*at).is_some_and(&within)).count();
+        let count = own.times(1).take_while(|ns| within(*ns)).count();
         self.readers.resize(count, reader as u32);
     }
 
@@ -104,16 +105,22 @@ impl Plan {
         (b, b_events): (usize, EventsAtHand<'_>),
         within: impl Fn(i64) -> bool,
     ) {
+        let [a_times, b_times] = &mut self.times;
+        a_times.clear();
+        b_times.clear();
+        // At equal times the first stream comes first.
+        let after = i64::from(b < a);
         // The current stream stands on an event that was given; the other one on its next.
-        let (mut a_at, mut b_at) = (1, 0);
-        while let (Some(a_ns), Some(b_ns)) = (a_events.ns(a_at), b_events.ns(b_at)) {
-            let takes_b = (b_ns < a_ns) | ((b_ns == a_ns) & (b < a));
-            if !within(if takes_b { b_ns } else { a_ns }) {
-                break;
-            }
-            self.readers.push(if takes_b { b as u32 } else { a as u32 });
-            a_at += usize::from(!takes_b);
-            b_at += usize::from(takes_b);
+        let given = a_events.times(1).take_while(|ns| within(*ns));
+        a_times.extend(given.map(|ns| ns.saturating_add(after)));
+        b_times.extend(b_events.times(0).take_while(|ns| within(*ns)));
+        let choice = [a as u32, b as u32];
+        let (mut a_left, mut b_left) = (a_times.as_slice(), b_times.as_slice());
+        while let (Some(a_ns), Some(b_ns)) = (a_left.first(), b_left.first()) {
+            let takes_b = usize::from(b_ns < a_ns);
+            self.readers.push(choice[takes_b]);
+            a_left = a_left.get(1 - takes_b..).unwrap_or_default();
+            b_left = b_left.get(takes_b..).unwrap_or_default();
         }
     }
 

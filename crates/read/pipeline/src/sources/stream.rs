@@ -97,6 +97,12 @@ impl EventsAtHand<'_> {
     pub(crate) fn ns(&self, position: usize) -> Option<i64> {
         self.clock.ns(self.stream, self.records.clock(position)?)
     }
+
+    /// Times of the events from a position on, up to one that has none.
+    #[inline]
+    pub(crate) fn times(&self, from: usize) -> impl Iterator<Item = i64> {
+        self.records.clocks(from).map_while(|cycles| self.clock.ns(self.stream, cycles))
+    }
 }
 
 impl<P: PacketSource> StreamReader<P> {
