@@ -97,7 +97,9 @@ impl Declared<'_> {
         }
         let (before, array) = match declaration.split_once('[') {
             // `__data_loc char[] name` has its brackets in front of the name.
-            Some((_, behind)) if declaration.starts_with("__") => (declaration, behind.contains(']')),
+            Some((_, behind)) if ["__data_loc", "__rel_loc"].iter().any(|p| declaration.starts_with(p)) => {
+                (declaration, behind.contains(']'))
+            }
             Some((before, _)) => (before, true),
             None => (declaration, false),
         };
@@ -185,7 +187,7 @@ mod tests {
             \tfield:char comm[16];\toffset:16;\tsize:16;\tsigned:0;\n\
             \tfield:const void * at;\toffset:32;\tsize:8;\tsigned:0;\n\
             \tfield:__data_loc u8[] bytes;\toffset:40;\tsize:4;\tsigned:0;\n\
-            \tfield:u32 words[3];\toffset:44;\tsize:12;\tsigned:0;\n\nprint fmt: \"\"\n";
+            \tfield:__u32 words[3];\toffset:44;\tsize:12;\tsigned:0;\n\nprint fmt: \"\"\n";
         let made = recipe("sched", "x", text).unwrap();
         let shown: Vec<String> =
             made.fields.iter().map(|field| crate::metadata::summary(&field.name, &field.ty)).collect();

@@ -21,6 +21,7 @@ const PROG_LOAD: i32 = 5;
 const PROG_BY_ID: i32 = 13;
 const OBJ_INFO: i32 = 15;
 const RAW_TRACEPOINT_OPEN: i32 = 17;
+const ENABLE_STATS: i32 = 32;
 
 /// Why the kernel did not do it.
 #[derive(Debug, Error)]
@@ -301,6 +302,27 @@ fn program_info(program: BorrowedFd<'_>) -> Result<[u64; INFO_WORDS], SysError> 
 /// The kernel's.
 pub fn recursion_misses(program: BorrowedFd<'_>) -> Result<u64, SysError> {
     const WORD: usize = 208 / 8;
+    Ok(program_info(program)?[WORD])
+}
+
+/// While the result is open, the kernel counts the runs of all programs (and takes their time, which
+/// slows them down).
+///
+/// # Errors
+/// The kernel's.
+pub fn count_runs() -> Result<OwnedFd, SysError> {
+    // Statistics of the kind 0: runs and their time.
+    let mut attributes = Attributes::new();
+    // SAFETY: no addresses in it.
+    unsafe { attributes.call(ENABLE_STATS) }.map(owned).map_err(|_| SysError::last("counting runs"))
+}
+
+/// Runs of a program while they were counted.
+///
+/// # Errors
+/// The kernel's.
+pub fn runs(program: BorrowedFd<'_>) -> Result<u64, SysError> {
+    const WORD: usize = 200 / 8;
     Ok(program_info(program)?[WORD])
 }
 

@@ -5,6 +5,7 @@ use sillage_consumer::{Command, Consumer, Counters, DoorbellMemory, Feed, Files,
 use sillage_ring::{Geometry, HeaderForm, Kind};
 use sillage_tracer_kernel::metadata::{Header, Stream, event_class, header};
 use sillage_tracer_kernel::{Bell, Channel, Field, Kernel, Recipe, sys};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -93,6 +94,12 @@ impl Session {
         let id = self.events.len() as u32;
         self.channel.enable(recipe, id, self.contexts, &[]).unwrap_or_else(|error| panic!("{error}"));
         self.events.push(event_class(recipe, id, 0));
+    }
+
+    /// The programs of all events, to be asked about when they are detached.
+    pub fn programs(&self) -> Vec<OwnedFd> {
+        let ids = 0..self.events.len() as u32;
+        ids.map(|id| self.channel.program(id).unwrap().try_clone_to_owned().unwrap()).collect()
     }
 
     /// Detaches everything, writes out what there is, and the metadata.
