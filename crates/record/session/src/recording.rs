@@ -5,7 +5,7 @@
 //! consumers write out what the rings hold ([`Job`]). Then the client gets its answer.
 
 use crate::limits::SYNC_PATIENCE;
-use crate::link::{Key, Outgoing};
+use crate::link::Key;
 use crate::model::{Holder, RingSet, Session};
 use crate::net::Attachment;
 use crate::trace::Trace;
@@ -405,7 +405,7 @@ impl Daemon {
             }
             Job::Forget(sets) => {
                 for set_id in sets {
-                    self.tell_keeper(Outgoing::Drop(Key::Set(set_id)));
+                    self.unneeded_sets.push(set_id);
                     let channels = self.sessions.values_mut().flat_map(|session| &mut session.channels);
                     channels.for_each(|channel| channel.forget_set(set_id));
                 }
@@ -421,7 +421,7 @@ impl Daemon {
             for set in &channel.sets {
                 // Whoever did not answer must not go on recording into nothing.
                 set.memory.active().for_each(|cpu| set.memory.close(cpu));
-                self.tell_keeper(Outgoing::Drop(Key::Set(set.memory.set_id())));
+                self.unneeded_sets.push(set.memory.set_id());
             }
             let told = self.programs.iter_mut().filter_map(|(token, program)| {
                 program.unusable.remove(&channel.id);

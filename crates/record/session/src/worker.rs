@@ -106,6 +106,8 @@ pub(crate) struct Daemon {
     next_token: u64,
     /// The state must be saved before anything is sent.
     pub(crate) changed: bool,
+    /// Ring sets that the keeper may forget as soon as it has a state without them, never before.
+    pub(crate) unneeded_sets: Vec<u64>,
     /// When to try again what failed.
     pub(crate) retry_at: Option<Instant>,
     /// Until when rings of single processes wait for their process.
@@ -235,14 +237,18 @@ impl Daemon {
             jobs: HashMap::new(),
             next_token: FIRST_TOKEN,
             changed: true,
+            unneeded_sets: Vec::new(),
             retry_at: None,
             reattach_until: (from.restarts > 0).then(|| Instant::now() + REATTACH_PATIENCE),
             touched: HashSet::new(),
             ending: false,
         };
         for (key, mut fds) in from.items {
-            if let (Key::Doorbell(uid), Some(file)) = (key, fds.pop()) {
-                daemon.add_user(uid, DoorbellMemory::adopt(file)?)?;
+            match (key, fds.pop()) {
+                (Key::Doorbell(uid), Some(file)) => daemon.add_user(uid, DoorbellMemory::adopt(file)?)?,
+                // Made or left behind in the moment in which the worker before was killed.
+                (Key::Set(set_id), _) => daemon.unneeded_sets.push(set_id),
+                _ => {}
             }
         }
         if let Some(link) = &daemon.succession.link {
@@ -494,7 +500,14 @@ impl Daemon {
         if self.changed {
             self.changed = false;
             match state::save(&self.numbers, &self.sessions) {
-                Ok(file) => self.tell_keeper(Outgoing::State(file.as_fd())),
+                Ok(file) => {
+                    self.tell_keeper(Outgoing::State(file.as_fd()));
+                    // Behind the state that holds their totals: whenever this process is killed, the
+                    // keeper has either a set or what is left of it.
+                    for set_id in std::mem::take(&mut self.unneeded_sets) {
+                        self.tell_keeper(Outgoing::Drop(Key::Set(set_id)));
+                    }
+                }
                 // The older state stays with the keeper: worse than the newest, better than none.
                 Err(_) => self.retry_soon(),
             }
@@ -587,3 +600,6 @@ fn first_numbers() -> Numbers {
     let next_id = now.unwrap_or(Duration::ZERO).as_nanos() as u64;
     Numbers { next_id, ..Default::default() }
 }
+
+#[cfg(test)]
+mod tests;
