@@ -184,6 +184,119 @@ fn bad_metadata_is_shown_with_its_line() {
     }
 }
 
+/// Makes a trace of one stream: its clock's attributes (none: no clock), a UUID of its packets if
+/// they have a header, and events by time and number.
+fn make(
+    scratch: &Scratch,
+    name: &str,
+    clock: Option<&str>,
+    uuid: Option<u8>,
+    events: &[(u64, u8)],
+) -> String {
+    let directory = scratch.path(name);
+    std::fs::create_dir(&directory).expect("a directory");
+    let mut text = String::from("/* CTF 1.8 */\ntrace { major = 1; minor = 8; byte_order = le;");
+    if uuid.is_some() {
+        text += " uuid = \"01010101-0101-0101-0101-010101010101\"; packet.header := struct { \
+                 integer { size = 8; } uuid[16]; };";
+    }
+    text += "};\n";
+    let (map, field) = match clock {
+        Some(attributes) => {
+            text += &format!("clock {{ name = c; freq = 1000000000; {attributes} }};\n");
+            ("map = clock.c.value;", "timestamp")
+        }
+        None => ("", "number"),
+    };
+    text += &format!(
+        "stream {{ event.header := struct {{ integer {{ size = 64; {map} }} {field}; }}; }};\n\
+         event {{ name = e; fields := struct {{ integer {{ size = 8; }} x; }}; }};\n"
+    );
+    std::fs::write(format!("{directory}/metadata"), text).expect("metadata");
+    let mut data: Vec<u8> = uuid.map(|byte| vec![byte; 16]).unwrap_or_default();
+    for (time, number) in events {
+        data.extend(time.to_le_bytes());
+        data.push(*number);
+    }
+    std::fs::write(format!("{directory}/stream"), data).expect("a stream");
+    directory
+}
+
+const UUID_1: &str = "uuid = \"11111111-1111-1111-1111-111111111111\";";
+const UUID_2: &str = "uuid = \"22222222-1111-1111-1111-111111111111\";";
+const ABSOLUTE: &str = "absolute = true;";
+
+#[test]
+fn clocks_that_can_not_be_correlated_are_refused_as_babeltrace_refuses_them() {
+    let scratch = Scratch::new("clocks");
+    let clocks = [
+        ("plain", Some(String::new())),
+        ("one", Some(UUID_1.into())),
+        ("two", Some(UUID_2.into())),
+        ("absolute", Some(ABSOLUTE.into())),
+        ("both", Some(format!("{ABSOLUTE} {UUID_1}"))),
+    ];
+    for (name, clock) in &clocks {
+        make(&scratch, &format!("a-{name}"), clock.as_deref(), None, &[(10, 1), (30, 3)]);
+        make(&scratch, &format!("b-{name}"), clock.as_deref(), None, &[(20, 2), (40, 4)]);
+    }
+    let mut table = String::new();
+    for (first, _) in &clocks {
+        for (other, _) in &clocks {
+            let (a, b) = (scratch.path(&format!("a-{first}")), scratch.path(&format!("b-{other}")));
+            let peer = reading::peer(&[&a, &b]);
+            let face = run(&["babeltrace2", &a, &b]);
+            assert_eq!((face.code, &face.out), (peer.code, &peer.out), "{first} {other}");
+            let own = run(&["view", &a, &b]);
+            assert_eq!((own.code, &own.out), (peer.code, &peer.out), "{first} {other}");
+            table += if own.code == 0 { "x" } else { "." };
+            if own.code == 1 {
+                let wanted = format!("error: the clocks `c` of {a}/stream and `c` of {b}/stream can not");
+                let reversed = format!("error: the clocks `c` of {b}/stream and `c` of {a}/stream can not");
+                assert!(own.err.starts_with(&wanted) || own.err.starts_with(&reversed), "{}", own.err);
+                assert!(own.err.ends_with("Give --clock-force-correlate to take them for one.\n"));
+            }
+            let forced = ok(&["view", "--no-delta", "--clock-force-correlate", &a, &b]);
+            assert_eq!(
+                forced.lines().map(|line| line.chars().rev().nth(2)).collect::<Option<String>>().as_deref(),
+                Some("1234")
+            );
+        }
+        table.push('\n');
+    }
+    assert_eq!(table, "x....\n.x...\n..x..\n...xx\n...xx\n");
+    // Babeltrace refuses this too, but it can be read: what has no time comes when it is reached.
+    let timeless = make(&scratch, "timeless", None, None, &[(20, 2), (40, 4)]);
+    assert_eq!(ok(&["view", &timeless, &scratch.path("a-one")]).lines().count(), 4);
+}
+
+#[test]
+fn what_is_odd_in_a_stream_is_told_once() {
+    let scratch = Scratch::new("odd");
+    let back = make(&scratch, "back", Some(ABSOLUTE), None, &[(50, 1), (40, 2), (30, 3), (60, 4), (55, 5)]);
+    let done = run(&["view", "--no-delta", &back]);
+    let wanted = format!(
+        "warning: {back}/stream: packet 0: the clock goes back from 50 to 40 cycles; the events stay in \
+         their order\n"
+    );
+    assert_eq!((done.code, done.err), (0, wanted));
+    let times: Vec<&str> = done.out.lines().filter_map(|line| line.get(16..19)).collect();
+    assert_eq!(times, ["050", "040", "030", "060", "055"], "{}", done.out);
+    // A trace whose clock only goes on has nothing to tell.
+    let on = make(&scratch, "on", Some(ABSOLUTE), None, &[(50, 1), (50, 2), (60, 3)]);
+    ok(&["view", &on]);
+
+    let foreign = make(&scratch, "foreign", Some(ABSOLUTE), Some(2), &[(50, 1), (60, 2)]);
+    let done = run(&["view", &foreign]);
+    let wanted = format!(
+        "warning: {foreign}/stream: packet 0: its UUID is not that of the metadata, by which it is read \
+         all the same\n"
+    );
+    assert_eq!((done.code, done.out.lines().count(), done.err), (0, 2, wanted));
+    let own = make(&scratch, "own", Some(ABSOLUTE), Some(1), &[(50, 1), (60, 2)]);
+    ok(&["view", &own]);
+}
+
 /// Converts a trace into a pipe that is only read after the time in which no bar is drawn, with a
 /// terminal for both outputs or with none; gives what came there.
 fn slowly_converted(trace: &str, with_terminal: bool) -> String {

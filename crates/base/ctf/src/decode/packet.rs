@@ -154,6 +154,10 @@ pub struct PacketDecoder {
     current: usize,
     /// What ended the search for records.
     failure: Option<Box<DecodeError>>,
+    /// Clock at the last record found, of this packet or one before.
+    last_record: u64,
+    /// The clock at a record and at the one after it, which was earlier.
+    went_back: Option<(u64, u64)>,
     pub(super) tables: Tables,
 }
 
@@ -303,6 +307,7 @@ impl PacketDecoder {
                     self.records[self.count] = record;
                     self.count += 1;
                     self.next = record.next;
+                    self.watch_clock(record.clock);
                 }
                 Ok(None) => self.next = self.end,
                 Err(failure) => {
@@ -321,7 +326,7 @@ impl PacketDecoder {
     /// anything else.
     fn find_quickly(&mut self, class: &StreamClass, content: &[u8]) {
         let quick = class.plan.quick.as_slice();
-        let mut run = Run { clock: self.clock, next: self.next, end: self.end };
+        let mut run = Run { clock: self.clock, next: self.next, end: self.end, went_back: None };
         let records = &mut self.records[self.count..];
         let found = match class.plan.fast {
             FastHeader::Large(ByteOrder::Little) => run.find::<Large<false>>(content, quick, records),
@@ -330,6 +335,11 @@ impl PacketDecoder {
             FastHeader::Compact(ByteOrder::Big) => run.find::<Compact<true>>(content, quick, records),
             FastHeader::None => 0,
         };
+        if found > 0 {
+            self.watch_clock(self.records[self.count].clock);
+            self.went_back = self.went_back.or(run.went_back);
+            self.last_record = run.clock;
+        }
         self.count += found;
         self.clock = run.clock;
         self.next = run.next;
@@ -398,6 +408,20 @@ impl PacketDecoder {
         }
         self.clock = clock;
         Ok(Some(Record { clock, at: aligned, next: at, class: position, starts }))
+    }
+
+    /// Where the clock went back since the last call, the first time: in cycles, at a record and at
+    /// the one after it. Records that are found ahead count too.
+    pub fn take_went_back(&mut self) -> Option<(u64, u64)> {
+        self.went_back.take()
+    }
+
+    /// Remembers the clock at a record that was found by itself or began a run.
+    fn watch_clock(&mut self, clock: u64) {
+        if clock < self.last_record {
+            self.went_back.get_or_insert((self.last_record, clock));
+        }
+        self.last_record = clock;
     }
 
     /// Leaves out the rest of the packet's records.
@@ -538,13 +562,15 @@ struct Run {
     clock: u64,
     next: u64,
     end: u64,
+    /// See [`PacketDecoder::take_went_back`]; between records of the run.
+    went_back: Option<(u64, u64)>,
 }
 
 impl Run {
     /// Finds records up to the first whose class is not of fixed size; gives how many.
     #[inline(always)]
     fn find<S: Shape>(&mut self, content: &[u8], quick: &[Quick], records: &mut [Record]) -> usize {
-        let Self { mut clock, mut next, end } = *self;
+        let Self { mut clock, mut next, end, .. } = *self;
         let mut count = 0;
         for slot in records {
             let at = (next + 7) & !7;
@@ -559,6 +585,10 @@ impl Run {
                 let Some((long, time)) = more else { break };
                 id = u64::from(long);
                 now = time;
+                // Only a whole timestamp can go back.
+                if now < clock && count > 0 {
+                    self.went_back.get_or_insert((clock, now));
+                }
                 size = 8 * S::ESCAPE_BYTES as u32 + 96;
             } else {
                 update_clock(&mut now, time, S::TIME_BITS);

@@ -6,6 +6,7 @@
 //! and [`Muxer`] with packets of their own.
 
 mod bytes;
+mod correlate;
 mod discover;
 pub mod dmesg;
 mod index;

@@ -2,12 +2,15 @@
 //!
 //! The next message is the one with the least time; at equal times the stream with the least rank,
 //! which Babeltrace's rules give (identity of the trace, its name, stream class id, stream id).
-//! Messages without a time come as soon as their stream reaches them. The order of events that the
-//! streams have at hand is made ahead, some hundred at a time (see [`super::plan`]), so that going
-//! to the next one is a step in a list. Times that go back within a stream are passed on as they are.
+//! Streams whose clocks can not be put in one order are refused at the first message: the order of
+//! their events would mean nothing. Messages without a time come as soon as their stream reaches
+//! them. The order of events that the streams have at hand is made ahead, some hundred at a time
+//! (see [`super::plan`]), so that going to the next one is a step in a list. Times that go back
+//! within a stream are passed on as they are.
 
 use sillage_ctf::{Message, Warning};
 
+use super::correlate::refusal;
 use super::packets::PacketSource;
 use super::plan::{Head, NEVER, Plan, sift_down};
 use super::stream::StreamReader;
@@ -29,6 +32,8 @@ pub struct Muxer<P> {
     /// The head of the heap, which ends the run.
     limit: Head,
     plan: Plan,
+    /// Two streams whose clocks have nothing in common: told once, then all is at its end.
+    refusal: Option<String>,
     range: SliceRange,
     /// Whether `range` leaves anything out.
     sliced: bool,
@@ -55,6 +60,7 @@ impl<P: PacketSource> Muxer<P> {
             waiting: (0..readers.len()).rev().collect(),
             last_ns: i64::MIN,
             limit: NEVER,
+            refusal: refusal(readers.iter().map(StreamReader::stream)),
             readers,
             plan: Plan::default(),
             range: SliceRange::default(),
@@ -84,6 +90,7 @@ impl<P: PacketSource> Muxer<P> {
     pub fn add(&mut self, reader: StreamReader<P>) {
         self.waiting.push(self.readers.len());
         self.readers.push(reader);
+        self.refusal = self.refusal.take().or_else(|| refusal(self.readers.iter().map(StreamReader::stream)));
     }
 
     /// The readers, in the order of their rank.
@@ -93,6 +100,11 @@ impl<P: PacketSource> Muxer<P> {
 
     /// Advances the streams that must be, until all have a head.
     fn settle(&mut self) -> Result<Status, Error> {
+        if let Some(why) = self.refusal.take() {
+            self.waiting.clear();
+            self.heap.clear();
+            return Err(Error::Other(why));
+        }
         let mut still = Vec::new();
         while let Some(index) = self.waiting.pop() {
             match self.readers[index].advance() {
@@ -336,6 +348,6 @@ impl<P: PacketSource> Messages for Muxer<P> {
     }
 
     fn take_warnings(&mut self) -> Vec<Warning> {
-        Vec::new()
+        self.readers.iter_mut().flat_map(StreamReader::take_warnings).collect()
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sillage_ctf::message::{Discarded, Event, Message, Packet, StreamEdge};
 use sillage_ctf::model::{ClockSnapshot, Stream};
-use sillage_ctf::{AtHand, PacketDecoder, PacketInfo};
+use sillage_ctf::{AtHand, PacketDecoder, PacketInfo, Warning};
 
 use super::packets::{PacketSource, PacketStep};
 use super::quirks::Quirks;
@@ -71,6 +71,16 @@ pub struct StreamReader<P> {
     from_ns: Option<i64>,
     /// Whether events at hand may follow one another without a further look.
     stepping: bool,
+    /// What is unusual and was not told yet, and what was told: once a stream is enough.
+    warnings: Vec<Warning>,
+    told: Told,
+}
+
+/// What a reader has warned of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    clock_back: bool,
+    foreign_uuid: bool,
 }
 
 /// Conversion of cycles, with the usual case of 1 GHz at hand.
@@ -125,6 +135,8 @@ impl<P: PacketSource> StreamReader<P> {
             peeked: None,
             from_ns: None,
             stepping: false,
+            warnings: Vec::new(),
+            told: Told::default(),
         }
     }
 
@@ -192,7 +204,31 @@ impl<P: PacketSource> StreamReader<P> {
         }
         let result = self.advance_rarely();
         self.stepping = self.at == At::Event && self.from_ns.is_none();
+        if let Some(back) = self.decoder.take_went_back() {
+            self.warn_of_clock(back);
+        }
         result
+    }
+
+    /// Warnings since the last call.
+    pub fn take_warnings(&mut self) -> Vec<Warning> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    #[cold]
+    fn warn_of_clock(&mut self, (from, to): (u64, u64)) {
+        if !std::mem::replace(&mut self.told.clock_back, true) {
+            self.warn(&format!(
+                "the clock goes back from {from} to {to} cycles; the events stay in their order"
+            ));
+        }
+    }
+
+    #[cold]
+    fn warn(&mut self, text: &str) {
+        let place = self.packets.place();
+        let message = format!("{}: packet {}: {text}", place.path.display(), place.packet);
+        self.warnings.push(Warning { line: 0, message });
     }
 
     #[inline(never)]
@@ -300,6 +336,9 @@ impl<P: PacketSource> StreamReader<P> {
             Ok(info) => info,
             Err(source) => return Err(self.fail(source)),
         };
+        if self.info.foreign_uuid && !std::mem::replace(&mut self.told.foreign_uuid, true) {
+            self.warn("its UUID is not that of the metadata, by which it is read all the same");
+        }
         self.peeked = None;
         self.begin = self.info.begin;
         self.end = self.info.end;
@@ -458,6 +497,8 @@ impl<P: PacketSource> StreamReader<P> {
             discarded: info.events_discarded,
             sequence: info.sequence,
         });
+        // The clock that was read so far is not that of the packets before these.
+        self.decoder = PacketDecoder::new();
         self.at = At::Start;
         self.snapshot = None;
         self.peeked = None;

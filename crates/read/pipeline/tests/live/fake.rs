@@ -85,6 +85,15 @@ impl FakeRelay {
         Self { minor, sessions, hesitates: false }
     }
 
+    /// Writes something else for these words in the metadata of all traces.
+    pub fn damage_metadata(&mut self, words: &str, other: &str) {
+        let sections = self.sessions.iter_mut().flat_map(|session| &mut session.traces);
+        for (section, _) in sections.flat_map(|trace| &mut trace.sections) {
+            let text = String::from_utf8(std::mem::take(section)).unwrap();
+            *section = text.replace(words, other).into();
+        }
+    }
+
     fn answer(&mut self, request: &Request) -> Option<Vec<u8>> {
         Some(match request {
             Request::Connect(hello) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sillage_pipeline::sources::live::{Live, LiveOptions, LiveUrl, SessionNotFound, Target, list_sessions};
-use sillage_pipeline::{Messages, Status};
+use sillage_pipeline::{Error, Messages, Status};
 
 use crate::fake::{DirectLink, FakeRelay, serve};
 use crate::support::{all, events, shared};
@@ -127,6 +127,34 @@ fn metadata_in_sections() {
         return;
     };
     assert_eq!(plain(&lines), expected("split-metadata.expect").unwrap());
+}
+
+#[test]
+fn bad_metadata_of_a_later_section_is_shown_with_its_line() {
+    let Some(traces) = shared("traces") else {
+        return;
+    };
+    let mut relay = FakeRelay::of_script(&traces.join("live-scripts/split-metadata.json"), &traces, 4);
+    relay.damage_metadata("signe_de_pia$$e_2\"", "signe_de_pia$$e_2\" 3");
+    let link = Box::new(DirectLink::to(relay));
+    let mut live = Live::over(link, &url("split-metadata", 1), until_its_end()).unwrap();
+    let mut events = 0;
+    // The relay has nothing more to say: the fault is certain only after some asking.
+    let error = (0..1000).find_map(|_| match live.advance() {
+        Ok(_) => {
+            events += u32::from(matches!(live.current(), Some(sillage_ctf::Message::Event(_))));
+            None
+        }
+        Err(error) => Some(error),
+    });
+    let Some(Error::Metadata { source, .. }) = error else {
+        panic!("{error:?}");
+    };
+    // Counted in the whole text, not in the section.
+    let wanted = "metadata:113:36: syntax error: expected `;`, found `3`\n  \
+                  \tname = \"my_app:signe_de_pia$$e_2\" 3;\n  \t                                  ^";
+    assert_eq!(source.with_source(), wanted);
+    assert_ne!(events, 0);
 }
 
 #[test]

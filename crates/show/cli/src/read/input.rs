@@ -48,6 +48,9 @@ pub struct Selection {
     /// Seconds to add to the times of the traces
     #[arg(long, value_name = "SECONDS", default_value_t = 0, allow_hyphen_values = true)]
     pub clock_offset: i64,
+    /// Take all clocks to count from the Unix epoch, so that any can be put in one order
+    #[arg(long)]
+    pub clock_force_correlate: bool,
     /// Refuse metadata that is not exactly as the specification says
     #[arg(long)]
     pub strict: bool,
@@ -123,6 +126,7 @@ impl Selection {
         MetadataOptions {
             lenient: !self.strict,
             clock_offset_s: self.clock_offset,
+            force_unix_epoch: self.clock_force_correlate,
             ..MetadataOptions::default()
         }
     }
@@ -218,7 +222,12 @@ where
             Ok(Drained::Pending) => std::thread::sleep(RETRY),
             // The stream is closed; the others can be read on.
             Err(error @ (Error::Decode { .. } | Error::Metadata { .. })) => {
-                progress.aside(|| eprintln!("error: {error}"));
+                progress.aside(|| {
+                    eprintln!("error: {error}");
+                    if let Error::Metadata { source, .. } = &error {
+                        eprintln!("{}", source.with_source());
+                    }
+                });
                 outcome = Outcome::Partial;
             }
             Err(error) => {

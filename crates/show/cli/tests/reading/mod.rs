@@ -47,10 +47,15 @@ pub fn ok(arguments: &[&str]) -> String {
     done.out
 }
 
+/// Runs Debian's Babeltrace 2.
+pub fn peer(arguments: &[&str]) -> Done {
+    let output = prepared("babeltrace2", arguments).output();
+    output.expect("babeltrace2 is installed (Debian package babeltrace2)").into()
+}
+
 /// Runs Debian's Babeltrace 2, which must succeed.
 pub fn babeltrace2(arguments: &[&str]) -> String {
-    let output = prepared("babeltrace2", arguments).output();
-    let done = Done::from(output.expect("babeltrace2 is installed (Debian package babeltrace2)"));
+    let done = peer(arguments);
     assert_eq!(done.code, 0, "{arguments:?}: {}", done.err);
     done.out
 }

@@ -279,6 +279,8 @@ impl Messages for Live {
     }
 
     fn take_warnings(&mut self) -> Vec<Warning> {
-        std::mem::take(&mut self.warnings)
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.extend(self.muxer.take_warnings());
+        warnings
     }
 }

@@ -209,7 +209,7 @@ impl Live {
         if piece.is_empty() {
             if let Some((error, count)) = &mut trace.unfinished {
                 *count += 1;
-                if *count > UNFINISHED_MAX {
+                if *count > UNFINISHED_MAX || trace.is_closed {
                     let source = error.clone();
                     trace.unfinished = None;
                     return Err(Error::Metadata { path: format!("stream-{stream}").into(), source });
@@ -217,8 +217,11 @@ impl Live {
             }
             return Ok(false);
         }
-        if let Err(error) = trace.take(&piece, self.options.metadata) {
-            trace.unfinished = Some((error, 0));
+        if let Err(source) = trace.take(&piece, self.options.metadata) {
+            if trace.is_closed {
+                return Err(Error::Metadata { path: format!("stream-{stream}").into(), source });
+            }
+            trace.unfinished = Some((source, 0));
             return Ok(false);
         }
         self.warnings.extend(self.traces[number].reader.take_warnings());
@@ -302,15 +305,10 @@ impl LiveTrace {
         options: sillage_ctf::MetadataOptions,
     ) -> Result<(), Box<MetadataError>> {
         self.bytes.extend_from_slice(piece);
-        if self.unfinished.take().is_none() {
-            match self.reader.push(piece) {
-                Ok(()) => return Ok(()),
-                Err(error) => {
-                    self.reader = MetadataReader::new(options);
-                    return Err(error);
-                }
-            }
+        if self.unfinished.take().is_none() && self.reader.push(piece).is_ok() {
+            return Ok(());
         }
+        // All of it once more: lines of what is wrong are then those of the whole text.
         let mut reader = MetadataReader::new(options);
         reader.push(&self.bytes)?;
         self.reader = reader;
