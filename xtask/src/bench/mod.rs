@@ -5,6 +5,7 @@
 mod daemon;
 mod flow;
 mod peers;
+mod read;
 mod report;
 mod ring;
 mod user;
@@ -23,6 +24,9 @@ pub enum Name {
     Flow,
     /// Memory, idle CPU, control commands, program starts, against LTTng
     Daemon,
+    /// How fast traces are read: counted, every field, as text, copied; memory; open and seek; against
+    /// Babeltrace 2
+    Read,
 }
 
 /// Runs one benchmark, or all.
@@ -35,6 +39,7 @@ pub fn run(name: Option<Name>) -> anyhow::Result<()> {
             Name::User => user::run_benchmark(&built)?,
             Name::Flow => flow::run_benchmark(&built)?,
             Name::Daemon => daemon::run_benchmark(&built)?,
+            Name::Read => read::run_benchmark(&built)?,
         }
     }
     Ok(())
