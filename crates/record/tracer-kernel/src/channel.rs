@@ -6,10 +6,12 @@
 
 use crate::bell::Bell;
 use crate::code::{GenerateError, Reads};
+use crate::dispatch::Dispatch;
 use crate::kernel::Kernel;
 use crate::program::{self, Guard, Maps, SLACK_BYTES, STAGE_BYTES, STAGES, Spec};
 use crate::recipe::{Field, Hook, Recipe};
 use crate::sys::{self, MapKind, MapSpec, Page, ProgramKind, SysError, number};
+use crate::syscalls::{Abi, Side};
 use sillage_consumer::{RingMemory, SharedError};
 use sillage_ring::Geometry;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -66,8 +68,15 @@ impl Loss {
 struct Enabled {
     event_id: u32,
     program: OwnedFd,
-    /// Closing it detaches the program.
-    _link: OwnedFd,
+    attached: Attached,
+}
+
+/// How an event is attached.
+enum Attached {
+    /// By a descriptor of its own; closing it detaches.
+    Link { _link: OwnedFd },
+    /// Behind the hook of all system calls.
+    Syscall(Side, Abi, Option<u32>),
 }
 
 /// One channel of the kernel domain.
@@ -81,6 +90,8 @@ pub struct Channel {
     absent_count: Page,
     notes: OwnedFd,
     enabled: Vec<Enabled>,
+    /// Hooks of system calls, by side; there while one of their calls is enabled.
+    dispatches: [Option<Dispatch>; 2],
     /// Recursion misses of programs that are gone.
     past_recursion: u64,
 }
@@ -145,7 +156,7 @@ impl Channel {
             name: "rings",
         })?;
         for (cpu, map) in &maps {
-            sys::set_inner_map(rings.as_fd(), *cpu, map.as_fd())?;
+            sys::set_inner(rings.as_fd(), *cpu, map.as_fd())?;
         }
         let absent = array("absent", 8, 1, true)?;
         let failed = |error| SysError::Failed { call: "keeping a descriptor", error };
@@ -159,6 +170,7 @@ impl Channel {
             rings,
             absent,
             enabled: Vec::new(),
+            dispatches: [None, None],
             past_recursion: 0,
         })
     }
@@ -181,11 +193,21 @@ impl Channel {
         guards: &[Guard<'_>],
     ) -> Result<(), TracerError> {
         let program = self.load(recipe, event_id, contexts, guards)?;
-        let link = match &recipe.hook {
-            Hook::Tracepoint(_) => sys::attach_typed(program.as_fd())?,
-            Hook::Record { id, .. } => sys::attach_record(program.as_fd(), *id)?,
+        let attached = match &recipe.hook {
+            Hook::Tracepoint(_) => Attached::Link { _link: sys::attach_typed(program.as_fd())? },
+            Hook::Record { id, .. } => Attached::Link { _link: sys::attach_record(program.as_fd(), *id)? },
+            Hook::Syscall { abi, side, number } => {
+                let slot = &mut self.dispatches[*side as usize];
+                if slot.is_none() {
+                    *slot = Some(Dispatch::attach(&self.kernel, *side)?);
+                }
+                if let Some(dispatch) = slot {
+                    dispatch.set(*abi, *number, program.as_fd())?;
+                }
+                Attached::Syscall(*side, *abi, *number)
+            }
         };
-        self.enabled.push(Enabled { event_id, program, _link: link });
+        self.enabled.push(Enabled { event_id, program, attached });
         Ok(())
     }
 
@@ -205,6 +227,12 @@ impl Channel {
             Hook::Tracepoint(name) => {
                 let id = self.kernel.tracepoint(name);
                 let id = id.ok_or_else(|| wrap(GenerateError::NoTracepoint(name.to_string())))?;
+                ProgramKind::TypedTracepoint(id.0)
+            }
+            Hook::Syscall { side, .. } => {
+                let name = side.tracepoint();
+                let id = self.kernel.tracepoint(name);
+                let id = id.ok_or_else(|| wrap(GenerateError::NoTracepoint(name.into())))?;
                 ProgramKind::TypedTracepoint(id.0)
             }
             Hook::Record { .. } => ProgramKind::TracepointRecord,
@@ -239,10 +267,31 @@ impl Channel {
 
     /// Detaches an event. Programs that are running may still write a record.
     pub fn disable(&mut self, event_id: u32) {
-        let gone = |enabled: &Enabled| enabled.event_id == event_id;
-        let misses = self.enabled.iter().filter(|enabled| gone(enabled)).map(misses).sum::<u64>();
-        self.past_recursion += misses;
-        self.enabled.retain(|enabled| !gone(enabled));
+        let (gone, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.enabled).into_iter().partition(|enabled| enabled.event_id == event_id);
+        self.enabled = kept;
+        for enabled in gone {
+            self.past_recursion += misses(enabled.program.as_fd());
+            if let Attached::Syscall(side, abi, number) = enabled.attached
+                && let Some(dispatch) = &self.dispatches[side as usize]
+            {
+                // It can only fail for a place that is not there.
+                let _ = dispatch.clear(abi, number);
+            }
+        }
+        for side in [Side::Entry, Side::Exit] {
+            let used = |e: &Enabled| matches!(e.attached, Attached::Syscall(of, ..) if of == side);
+            if !self.enabled.iter().any(used) {
+                self.detach(side);
+            }
+        }
+    }
+
+    /// Takes a hook of system calls away.
+    fn detach(&mut self, side: Side) {
+        if let Some(dispatch) = self.dispatches[side as usize].take() {
+            self.past_recursion += misses(dispatch.program());
+        }
     }
 
     /// Detaches everything and waits until nothing writes any more: a cut after this is the last.
@@ -250,8 +299,9 @@ impl Channel {
     /// # Errors
     /// The kernel cannot say when its programs have ended.
     pub fn stop(&mut self) -> Result<(), TracerError> {
-        self.past_recursion += self.enabled.iter().map(misses).sum::<u64>();
+        self.past_recursion += self.enabled.iter().map(|e| misses(e.program.as_fd())).sum::<u64>();
         self.enabled.clear();
+        [Side::Entry, Side::Exit].into_iter().for_each(|side| self.detach(side));
         Ok(sys::wait_for_programs()?)
     }
 
@@ -273,12 +323,13 @@ impl Channel {
             let ring = self.memory.lost(cpu);
             loss.rings.iter_mut().zip(ring).for_each(|(sum, lost)| *sum += lost);
         }
-        loss.recursion += self.enabled.iter().map(misses).sum::<u64>();
+        loss.recursion += self.enabled.iter().map(|e| misses(e.program.as_fd())).sum::<u64>();
+        loss.recursion += self.dispatches.iter().flatten().map(|d| misses(d.program())).sum::<u64>();
         loss
     }
 }
 
 /// Recursion misses of a program; a kernel that cannot tell has none to tell of.
-fn misses(enabled: &Enabled) -> u64 {
-    sys::recursion_misses(enabled.program.as_fd()).unwrap_or(0)
+fn misses(program: BorrowedFd<'_>) -> u64 {
+    sys::recursion_misses(program).unwrap_or(0)
 }

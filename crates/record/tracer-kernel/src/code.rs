@@ -24,11 +24,16 @@ const SPILL: i16 = -72;
 /// Spilled values at a time.
 const SPILLS_MAX: usize = 24;
 
+/// Offset of a word in front of a staged payload, which the verifier knows nothing about.
+const FORGET: i16 = -56;
+
 /// Numbers of the kernel's helpers.
 pub(crate) mod helper {
     pub(crate) const MAP_LOOKUP: i32 = 1;
     pub(crate) const KTIME_NS: i32 = 5;
     pub(crate) const CPU: i32 = 8;
+    pub(crate) const TAIL_CALL: i32 = 12;
+    pub(crate) const READ_USER: i32 = 112;
     pub(crate) const READ_KERNEL: i32 = 113;
     pub(crate) const READ_USER_STRING: i32 = 114;
     pub(crate) const READ_KERNEL_STRING: i32 = 115;
@@ -112,6 +117,13 @@ pub struct Code<'a> {
 /// A value put aside.
 #[derive(Clone, Copy, Debug)]
 pub struct Spill(i16);
+
+impl Spill {
+    /// Where it stands on the stack, for stores and loads behind R10.
+    pub fn offset(self) -> i16 {
+        self.0
+    }
+}
 
 /// Arguments of a tracepoint: what its typed raw tracepoint passes.
 ///
@@ -475,6 +487,25 @@ impl<'a> Code<'a> {
         self.spills -= count;
     }
 
+    /// `bytes` (a multiple of 8) of the stack, to be given back by releasing a value for each eight:
+    /// the offset of the first of them.
+    pub fn scratch(&mut self, bytes: usize) -> i16 {
+        self.spills += bytes / 8;
+        assert!(self.spills <= SPILLS_MAX, "recipes spill a handful of values");
+        SPILL - 8 * (self.spills as i16 - 1)
+    }
+
+    /// R1 = what lies at the address R1 of the current program's memory; 0 if that cannot be read now.
+    /// Loses R0, R2 to R5.
+    pub fn read_user(&mut self, width: Width) {
+        self.asm.mov(R3, R1);
+        self.asm.mov(R1, R10);
+        self.asm.alu(Alu::Add, R1, i32::from(SCRATCH));
+        self.asm.mov(R2, width.bytes() as i32);
+        self.asm.call(helper::READ_USER);
+        self.asm.load(width, R1, R10, SCRATCH);
+    }
+
     // Stores.
 
     /// Register and offset where the next byte of the payload goes. May lose R5.
@@ -516,6 +547,14 @@ impl<'a> Code<'a> {
     /// What was appended since `begin_variable` is complete: R9 is in bounds from here on.
     pub fn end_variable(&mut self) {
         self.asm.jump_if(Cond::Gt, R9, STAGED_BYTES_MAX as i32, self.too_large);
+    }
+
+    /// As `end_variable`; the verifier also forgets what else it knew about the length. For loops, whose
+    /// rounds shall look alike.
+    pub fn forget_length(&mut self) {
+        self.asm.store(Width::B8, R8, FORGET, R9);
+        self.asm.load(Width::B8, R9, R8, FORGET);
+        self.end_variable();
     }
 
     /// Appends zeroes.

@@ -59,7 +59,7 @@ impl Kernel {
     pub fn recipe(&self, name: &str) -> Option<&'static Recipe> {
         events::find(name).filter(|recipe| match &recipe.hook {
             Hook::Tracepoint(tracepoint) => self.tracepoint(tracepoint).is_some(),
-            Hook::Record { .. } => true,
+            Hook::Record { .. } | Hook::Syscall { .. } => true,
         })
     }
 

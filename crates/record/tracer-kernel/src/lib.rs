@@ -13,6 +13,8 @@
 //! |---|---|
 //! | [`recipe`] | an event as data: names, types, where values come from; contexts are fields too |
 //! | [`events`] | the tables, a file for each subsystem |
+//! | [`syscalls`] | system calls: their tables, both ends of each as an event |
+//! | [`dispatch`] | one hook for all system calls, which goes to the program of each |
 //! | [`format`] | a recipe from a tracepoint's record format, for what has no table |
 //! | [`code`] | values and fields as instructions; what custom emitters write with |
 //! | [`program`] | guards (filters), reserve, header, commit: the ring contract's kind ebpf |
@@ -28,6 +30,7 @@
 pub mod bell;
 pub mod channel;
 pub mod code;
+pub mod dispatch;
 pub mod events;
 pub mod format;
 pub mod kernel;
@@ -35,6 +38,7 @@ pub mod metadata;
 pub mod program;
 pub mod recipe;
 pub mod sys;
+pub mod syscalls;
 
 pub use bell::Bell;
 pub use channel::{Channel, Loss, TracerError};

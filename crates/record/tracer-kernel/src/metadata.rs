@@ -192,6 +192,13 @@ fn put_field(out: &mut String, depth: usize, name: &str, ty: &Type) {
                 other => put_field(out, depth, &format!("{}[ {length} ]", &name[1..]), other),
             }
         }
+        Type::Counted { by, element } => {
+            let mut inner = String::new();
+            put_field(&mut inner, depth, "", element);
+            // The element's own name is empty: `_;` ends what it says.
+            let element = inner.trim_end().trim_end_matches("_;");
+            put(out, format_args!("{element}{name}[ {} ];\n", identifier(by)));
+        }
         Type::TextSequence { count } => {
             let length = format!("_{name}_length");
             put(out, format_args!("{indent}{} {length};\n", integer(*count, false)));
@@ -256,6 +263,10 @@ pub fn summary(name: &str, ty: &Type) -> String {
             counted(count, format!("struct {{ {}}}", fields(parts)))
         }
         Type::Sequence { count, element } => counted(count, summary("", element)),
+        Type::Counted { by, element } => {
+            let inner = summary("", element);
+            format!("{}{name}[ {} ];", inner.trim_end_matches("_;"), identifier(by))
+        }
         Type::TextSequence { count } => counted(count, "s8:UTF8".into()),
         Type::Struct(parts) => format!("struct {{ {}}} {name};", fields(parts)),
         Type::Variant { tag, options } => {

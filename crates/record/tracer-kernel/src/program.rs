@@ -103,6 +103,7 @@ pub struct Spec<'a> {
 pub fn generate(spec: &Spec<'_>, reads: Reads) -> Result<Vec<Insn>, GenerateError> {
     let arguments = match &spec.recipe.hook {
         Hook::Tracepoint(name) => arguments(spec.btf, name)?,
+        Hook::Syscall { side, .. } => arguments(spec.btf, side.tracepoint())?,
         Hook::Record { .. } => Vec::new(),
     };
     let fixed = || spec.contexts.iter().chain(spec.recipe.fields.iter());

@@ -22,6 +22,7 @@
 //! this kernel, and says which field.
 
 use crate::code::{Code, GenerateError};
+use crate::syscalls::{Abi, Side};
 use sillage_bpf::Alu;
 use std::borrow::Cow;
 
@@ -72,6 +73,15 @@ pub enum Hook {
         name: Name,
         /// Its number.
         id: u32,
+    },
+    /// One end of a system call.
+    Syscall {
+        /// Whose numbers.
+        abi: Abi,
+        /// Which end.
+        side: Side,
+        /// The number; None for all that no table has.
+        number: Option<u32>,
     },
 }
 
@@ -164,6 +174,13 @@ pub enum Type {
     Sequence {
         /// The count's integer.
         count: Int,
+        /// One element.
+        element: &'static Type,
+    },
+    /// As many elements as a field before it says, of which the emitter takes care.
+    Counted {
+        /// Name of that field.
+        by: &'static str,
         /// One element.
         element: &'static Type,
     },
@@ -396,7 +413,11 @@ impl Type {
                 });
                 bits.sum::<Option<u32>>().map(|bits| bits / 8)
             }
-            Type::String | Type::Sequence { .. } | Type::TextSequence { .. } | Type::Variant { .. } => None,
+            Type::Counted { .. }
+            | Type::String
+            | Type::Sequence { .. }
+            | Type::TextSequence { .. }
+            | Type::Variant { .. } => None,
         }
     }
 }

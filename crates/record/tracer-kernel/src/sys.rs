@@ -17,6 +17,7 @@ const LOG_SHOWN_BYTES: usize = 600;
 
 const MAP_CREATE: i32 = 0;
 const MAP_UPDATE: i32 = 2;
+const MAP_DELETE: i32 = 3;
 const PROG_LOAD: i32 = 5;
 const PROG_BY_ID: i32 = 13;
 const OBJ_INFO: i32 = 15;
@@ -133,6 +134,8 @@ fn owned(fd: i32) -> OwnedFd {
 pub enum MapKind {
     /// Values by index.
     Array = 2,
+    /// Programs by index, for tail calls.
+    Programs = 3,
     /// Maps by index.
     ArrayOfMaps = 12,
     /// Messages to user space.
@@ -176,16 +179,30 @@ pub fn create_map(spec: &MapSpec<'_>) -> Result<OwnedFd, SysError> {
     unsafe { attributes.call(MAP_CREATE) }.map(owned).map_err(|_| SysError::last("creating a map"))
 }
 
-/// Puts a map into an array of maps.
+/// Puts a map into an array of maps, or a program into an array of programs.
 ///
 /// # Errors
 /// The kernel's: a map that is not like the others, an index beyond the end.
-pub fn set_inner_map(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> Result<(), SysError> {
+pub fn set_inner(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> Result<(), SysError> {
     let value = inner.as_raw_fd() as u32;
     let mut attributes =
         Attributes::new().fd(0, outer).u64(8, &raw const index as u64).u64(16, &raw const value as u64);
     // SAFETY: both words live through the call, and key and value of such a map have four bytes.
     unsafe { attributes.call(MAP_UPDATE) }.map(drop).map_err(|_| SysError::last("filling a map"))
+}
+
+/// Empties a place in an array of programs. One that is empty already is no error.
+///
+/// # Errors
+/// The kernel's.
+pub fn clear_program(array: BorrowedFd<'_>, index: u32) -> Result<(), SysError> {
+    let mut attributes = Attributes::new().fd(0, array).u64(8, &raw const index as u64);
+    // SAFETY: the key lives through the call and has four bytes.
+    match unsafe { attributes.call(MAP_DELETE) } {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(_) => Err(SysError::last("emptying a map")),
+    }
 }
 
 /// What a program is.

@@ -37,6 +37,26 @@ fn recipes_say_what_the_real_tracer_records() {
 }
 
 #[test]
+fn system_calls_are_what_the_real_tracer_records() {
+    use crate::syscalls::{Abi, recipes};
+    let Some(mut oracle) = oracle() else { return };
+    oracle.retain(|name, _| name.contains("syscall_entry_") || name.contains("syscall_exit_"));
+    let (mut equal, mut newer, mut wrong) = (0, 0, String::new());
+    for recipe in recipes(Abi::Native).chain(recipes(Abi::Compat)) {
+        let ours: Vec<String> = recipe.fields.iter().map(|f| summary(&f.name, &f.ty)).collect();
+        match oracle.remove(&*recipe.name) {
+            Some(theirs) if theirs == ours.join(" ") => equal += 1,
+            Some(theirs) => {
+                wrong += &format!("{}\n  ours   {}\n  LTTng's {theirs}\n", recipe.name, ours.join(" "))
+            }
+            None => newer += 1,
+        }
+    }
+    eprintln!("{equal} ends of system calls equal, {newer} of newer calls");
+    assert!(wrong.is_empty() && oracle.is_empty(), "{wrong}missing: {:?}", oracle.keys());
+}
+
+#[test]
 fn tables_that_are_complete_miss_none_of_the_real_tracers_events() {
     let Some(oracle) = oracle() else { return };
     let complete = ["sched_", "irq_handler_", "irq_softirq_"];

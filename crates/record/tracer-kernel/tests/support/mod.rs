@@ -1,5 +1,8 @@
 //! A small recording session: a channel, its consumer, a trace directory, and Debian's reader.
 
+// Each test program uses its part of this.
+#![allow(dead_code)]
+
 use sillage_consumer::feed::Service;
 use sillage_consumer::{Command, Consumer, Counters, DoorbellMemory, Feed, Files, Finished, Place};
 use sillage_ring::{Geometry, HeaderForm, Kind};

@@ -1,0 +1,114 @@
+//! One hook for all system calls of a channel: a small program finds the one of the call's number and
+//! goes on there by a tail call, so that a call that nobody asked for costs the hook and an array
+//! access, and enabling or disabling one detaches nothing.
+//!
+//! The array of programs has a place for each number of either kind of program, and one behind them for
+//! numbers that are too large. Calls that no table has lead to the program of unknown calls.
+
+use crate::channel::TracerError;
+use crate::code::{Code, GenerateError, Reads, arguments, helper};
+use crate::kernel::Kernel;
+use crate::recipe::{Expr, Root, arg, current};
+use crate::sys::{self, MapKind, MapSpec, ProgramKind, number};
+use crate::syscalls::{Abi, NUMBERS, Side, all};
+use sillage_bpf::{Alu, Cond, Insn, Reg};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Places for each kind of program: its numbers and the too large ones.
+const PLACES: u32 = NUMBERS + 1;
+/// The current task is in a system call of a 32-bit program (x86's thread status).
+const TS_COMPAT: i32 = 2;
+
+/// The hook on one end of all system calls.
+pub(crate) struct Dispatch {
+    places: OwnedFd,
+    program: OwnedFd,
+    /// Closing it detaches.
+    _link: OwnedFd,
+}
+
+impl Dispatch {
+    /// Attaches it, with no call enabled.
+    pub(crate) fn attach(kernel: &Kernel, side: Side) -> Result<Dispatch, TracerError> {
+        let name = side.tracepoint();
+        let wrap = |error| TracerError::Recipe { event: name.into(), error };
+        let id = kernel.tracepoint(name);
+        let id = id.ok_or_else(|| wrap(GenerateError::NoTracepoint(name.into())))?;
+        let places = sys::create_map(&MapSpec {
+            kind: MapKind::Programs,
+            value_bytes: 4,
+            entries: 2 * PLACES,
+            mappable: false,
+            inner: None,
+            name: "syscalls",
+        })?;
+        let insns = generate(kernel, side, number(&places)).map_err(wrap)?;
+        let program = sys::load_program(ProgramKind::TypedTracepoint(id.0), &insns, name)?;
+        let link = sys::attach_typed(program.as_fd())?;
+        Ok(Dispatch { places, program, _link: link })
+    }
+
+    /// From now on the call's records are written by `program`.
+    pub(crate) fn set(
+        &self,
+        abi: Abi,
+        number: Option<u32>,
+        program: BorrowedFd<'_>,
+    ) -> Result<(), TracerError> {
+        places(abi, number).try_for_each(|place| sys::set_inner(self.places.as_fd(), place, program))?;
+        Ok(())
+    }
+
+    /// The call leaves no records any more.
+    pub(crate) fn clear(&self, abi: Abi, number: Option<u32>) -> Result<(), TracerError> {
+        places(abi, number).try_for_each(|place| sys::clear_program(self.places.as_fd(), place))?;
+        Ok(())
+    }
+
+    /// The program on the hook.
+    pub(crate) fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
+    }
+}
+
+/// Places of a call; of all unknown ones.
+fn places(abi: Abi, number: Option<u32>) -> impl Iterator<Item = u32> {
+    let base = if abi == Abi::Native { 0 } else { PLACES };
+    let known = move |number: &u32| all(abi).binary_search_by_key(number, |call| call.number).is_ok();
+    let range = number.map_or(0..PLACES, |number| number..number + 1);
+    range.filter(move |place| number.is_some() || !known(place)).map(move |place| base + place)
+}
+
+fn generate(kernel: &Kernel, side: Side, places: i32) -> Result<Vec<Insn>, GenerateError> {
+    use Reg::*;
+    let mut code = Code::new(kernel.btf(), arguments(kernel.btf(), side.tracepoint())?, Reads::Direct);
+    let [known, native, end] = code.asm.labels();
+    code.asm.mov(R6, R1);
+    match side {
+        Side::Entry => code.value(&arg(1))?,
+        Side::Exit => code.value(&Expr::Path { root: Root::Arg(0), path: "orig_ax", plus: 0 })?,
+    }
+    // Less than 0: not in a system call (a signal handler that returns).
+    code.asm.jump_if(Cond::SLt, R1, 0, end);
+    code.asm.jump_if(Cond::Lt, R1, NUMBERS as i32, known);
+    code.asm.mov(R1, NUMBERS as i32);
+    code.asm.bind(known);
+    code.asm.mov(R7, R1);
+    let status = current("thread_info.status");
+    if cfg!(target_arch = "x86_64") && code.check(&status).is_ok() {
+        code.value(&status)?;
+        code.asm.alu(Alu::And, R1, TS_COMPAT);
+        code.asm.jump_if(Cond::Eq, R1, 0, native);
+        code.asm.alu(Alu::Add, R7, PLACES as i32);
+    }
+    code.asm.bind(native);
+    let asm = &mut code.asm;
+    asm.mov(R1, R6);
+    asm.map(R2, places);
+    asm.mov(R3, R7);
+    asm.call(helper::TAIL_CALL);
+    asm.bind(end);
+    asm.mov(R0, 0);
+    asm.exit();
+    Ok(code.asm.finish()?)
+}
