@@ -215,6 +215,11 @@ impl Cursor {
         self.overwritten
     }
 
+    /// Sequence number of the next packet.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
     /// Records lost that packets account for so far.
     pub fn lost(&self) -> u64 {
         self.lost

@@ -6,7 +6,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Bytes somewhere in memory.
@@ -62,6 +62,8 @@ pub trait Disk {
     /// # Errors
     /// The file system's.
     fn truncate(&self, file: &Self::File, bytes: u64) -> io::Result<()>;
+    /// True if an open file has no name any more.
+    fn is_removed(&self, file: &Self::File) -> bool;
     /// Removes a file.
     ///
     /// # Errors
@@ -194,6 +196,11 @@ impl Disk for Files {
         file.set_len(bytes)
     }
 
+    fn is_removed(&self, file: &File) -> bool {
+        // Should the kernel not tell, writing goes on.
+        file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.as_owner(|| std::fs::remove_file(path))
     }
@@ -278,6 +285,9 @@ pub(crate) mod fake {
             self.room.set(self.room.get() + file.len().saturating_sub(bytes as usize));
             file.resize(bytes as usize, 0);
             Ok(())
+        }
+        fn is_removed(&self, file: &Self::File) -> bool {
+            !self.files.borrow().values().any(|other| Rc::ptr_eq(other, file))
         }
         fn remove(&self, path: &Path) -> io::Result<()> {
             if let Some(file) = self.files.borrow_mut().remove(path) {

@@ -1,14 +1,17 @@
 //! A feed: one ring set and the streams that its packets go to.
 //!
 //! What a feed counts is shared with the session, which shows it: packets and bytes written, packets
-//! that the disk did not take, sub-buffers overwritten, and troubles in words. Losses inside the
-//! producers stand in the rings themselves.
+//! that the disk did not take and the records in them, sub-buffers overwritten, and troubles in words.
+//! Losses inside the producers stand in the rings themselves. All but the troubles go on where an
+//! earlier worker stopped, to the packet (see [`ledger`](crate::ledger)).
 
 use crate::clock::monotonic_ns;
 use crate::disk::Disk;
+use crate::ledger::Entry;
 use crate::shared::{RingMemory, futex_wake_all};
-use crate::stream::{Place, Stream};
-use sillage_ring::{Cursor, Cut};
+use crate::stream::{Place, REMOVED, Stream};
+use crate::tally::Tally;
+use sillage_ring::{Cursor, Cut, Packet};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -27,6 +30,8 @@ pub struct Counters {
     overwritten: AtomicU64,
     dropped_packets: AtomicU64,
     dropped_bytes: AtomicU64,
+    dropped_records: AtomicU64,
+    uncounted_packets: AtomicU64,
     troubles: Mutex<Vec<String>>,
 }
 
@@ -43,11 +48,20 @@ pub struct CountersSnapshot {
     pub dropped_packets: u64,
     /// Bytes of records in them.
     pub dropped_bytes: u64,
+    /// Records in them, but for those of `uncounted_packets`.
+    pub dropped_records: u64,
+    /// Packets that the disk did not take and whose records cannot be counted.
+    pub uncounted_packets: u64,
     /// What went wrong, in words.
     pub troubles: Vec<String>,
 }
 
 impl Counters {
+    /// None so far, with what went wrong in an earlier worker.
+    pub fn with_troubles(troubles: Vec<String>) -> Counters {
+        Counters { troubles: Mutex::new(troubles), ..Default::default() }
+    }
+
     /// The values now.
     pub fn snapshot(&self) -> CountersSnapshot {
         let read = |word: &AtomicU64| word.load(Ordering::Relaxed);
@@ -57,6 +71,8 @@ impl Counters {
             overwritten: read(&self.overwritten),
             dropped_packets: read(&self.dropped_packets),
             dropped_bytes: read(&self.dropped_bytes),
+            dropped_records: read(&self.dropped_records),
+            uncounted_packets: read(&self.uncounted_packets),
             troubles: self.lock().clone(),
         }
     }
@@ -65,11 +81,24 @@ impl Counters {
         self.troubles.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    fn trouble(&self, text: String) {
+    /// True if the text is new.
+    fn trouble(&self, text: String) -> bool {
         let mut troubles = self.lock();
-        if troubles.len() < TROUBLES_MAX && !troubles.contains(&text) {
+        let is_new = troubles.len() < TROUBLES_MAX && !troubles.contains(&text);
+        if is_new {
             troubles.push(text);
         }
+        is_new
+    }
+
+    /// Adds what a ring's totals grew by.
+    fn grow(&self, from: Entry, to: Entry) {
+        add(&self.packets, to.packets.saturating_sub(from.packets));
+        add(&self.bytes, to.bytes.saturating_sub(from.bytes));
+        add(&self.dropped_packets, to.dropped_packets.saturating_sub(from.dropped_packets));
+        add(&self.dropped_bytes, to.dropped_bytes.saturating_sub(from.dropped_bytes));
+        add(&self.dropped_records, to.dropped_records.saturating_sub(from.dropped_records));
+        add(&self.uncounted_packets, to.uncounted_packets.saturating_sub(from.uncounted_packets));
     }
 }
 
@@ -91,8 +120,19 @@ pub struct Service {
 struct Ring<D: Disk> {
     cursor: Cursor,
     stream: Stream<D>,
+    total: Entry,
     overwritten: u64,
     retired: bool,
+}
+
+impl<D: Disk> Ring<D> {
+    /// Writes the ring's totals down, up to and with this packet.
+    fn commit(&mut self, memory: &RingMemory, counters: &Counters, total: Entry, packet: &Packet) {
+        let total = Entry { through: packet.sequence + 1, ..total };
+        memory.ledger(self.cursor.cpu()).write(total);
+        counters.grow(self.total, total);
+        self.total = total;
+    }
 }
 
 /// One ring set and its streams.
@@ -107,8 +147,11 @@ pub struct Feed<D: Disk> {
     /// By ring; None until it is active.
     rings: Vec<Option<Box<Ring<D>>>>,
     scratch: Vec<u8>,
+    tally: Tally,
     /// Files of an earlier daemon may be there.
     recover: bool,
+    /// Something went wrong that was not told yet.
+    news: bool,
 }
 
 /// What a look at the rings came to.
@@ -132,8 +175,13 @@ impl<D: Disk> Feed<D> {
         first_number: u32,
         recover: bool,
     ) -> Feed<D> {
+        for cpu in memory.active() {
+            counters.grow(Entry::default(), memory.ledger(cpu).read());
+        }
         let rings = (0..memory.geometry().cpus).map(|_| None).collect();
-        Feed { memory, place, counters, disk, service, first_number, rings, scratch: Vec::new(), recover }
+        let (scratch, tally) = (Vec::new(), Tally::default());
+        let news = false;
+        Feed { memory, place, counters, disk, service, first_number, rings, scratch, tally, recover, news }
     }
 
     /// Identity of its set.
@@ -167,11 +215,28 @@ impl<D: Disk> Feed<D> {
         }
     }
 
+    /// True if something went wrong since the last call.
+    pub fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Files that somebody removed while they were written: nobody will see what went there.
+    pub fn check_files(&mut self) {
+        for ring in self.rings.iter().flatten().filter(|ring| ring.stream.is_removed(&self.disk)) {
+            self.news |= self.counters.trouble(format!("{}: {REMOVED}", ring.stream.name()));
+        }
+        let path = self.place.dir.join("metadata");
+        let is_gone = |size: io::Result<u64>| size.is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+        if self.rings.iter().flatten().any(|ring| ring.total.packets > 0) && is_gone(self.disk.size(&path)) {
+            self.news |= self.counters.trouble(format!("{} was removed", path.display()));
+        }
+    }
+
     fn drain_ring(&mut self, index: usize, cut: Cut) -> usize {
         if self.rings[index].is_none() {
             self.rings[index] = Some(Box::new(self.open_ring(index as u32)));
         }
-        let Feed { memory, counters, disk, rings, scratch, service, .. } = self;
+        let Feed { memory, counters, disk, rings, scratch, service, tally, place, news, .. } = self;
         let Some(ring) = rings[index].as_deref_mut().filter(|ring| !ring.retired) else { return 0 };
         for turn in 0..TURN_PACKETS {
             let next = ring.cursor.next(memory, cut, monotonic_ns(), scratch);
@@ -183,7 +248,7 @@ impl<D: Disk> Feed<D> {
                 Err(violation) => {
                     ring.retired = true;
                     memory.close(index as u32);
-                    counters.trouble(format!("{} retired: {violation}", ring.stream.name()));
+                    *news |= counters.trouble(format!("{} retired: {violation}", ring.stream.name()));
                     return turn;
                 }
             };
@@ -191,14 +256,17 @@ impl<D: Disk> Feed<D> {
             let written = unsafe { ring.stream.write(disk, &packet) };
             let wake = match written {
                 Ok(()) => {
-                    add(&counters.packets, 1);
-                    add(&counters.bytes, packet.body_bytes as u64);
+                    let total = ring.total.and_written(packet.body_bytes as u64);
+                    ring.commit(memory, counters, total, &packet);
                     ring.cursor.done(memory, &packet)
                 }
                 Err(error) => {
-                    add(&counters.dropped_packets, 1);
-                    add(&counters.dropped_bytes, packet.body_bytes as u64);
-                    counters.trouble(format!("{} not written: {error}", ring.stream.name()));
+                    *news |= counters.trouble(format!("{} not written: {error}", ring.stream.name()));
+                    let header = ring.stream.header(&packet);
+                    // SAFETY: as above.
+                    let records = unsafe { tally.count(disk, place, &header, &packet) };
+                    let total = ring.total.and_dropped(packet.body_bytes as u64, records);
+                    ring.commit(memory, counters, total, &packet);
                     ring.cursor.drop_packet(memory, &packet)
                 }
             };
@@ -215,24 +283,25 @@ impl<D: Disk> Feed<D> {
             true => stream.recover(&self.disk),
             false => Ok(Default::default()),
         };
-        let last_sequence = match recovered {
-            Ok(found) => {
-                add(&self.counters.packets, found.packets);
-                add(&self.counters.bytes, found.bytes);
-                found.last_sequence
-            }
-            Err(error) => {
-                self.counters.trouble(format!("{} not recovered: {}", stream.name(), words(&error)));
-                None
-            }
-        };
-        let cursor = Cursor::resume(&self.memory, cpu, last_sequence);
-        Ring { cursor, stream, overwritten: 0, retired: false }
+        let found = recovered.unwrap_or_else(|error| {
+            self.news |= self.counters.trouble(format!("{} not recovered: {error}", stream.name()));
+            Default::default()
+        });
+        let ledger = self.memory.ledger(cpu);
+        let (before, mut total) = (ledger.read(), ledger.read());
+        // Killed between writing a packet and counting it, or between counting and going on: both are
+        // made up for, whichever way the packet went.
+        if let Some(next) = found.last_sequence.map(|last| last + 1).filter(|next| *next > total.through) {
+            total = Entry { through: next, ..total.and_written(found.last_bytes) };
+            ledger.write(total);
+            self.counters.grow(before, total);
+        }
+        let cursor = Cursor::resume(&self.memory, cpu, total.through.checked_sub(1));
+        // What has a number and is neither written nor dropped.
+        let overwritten = cursor.sequence().saturating_sub(total.packets + total.dropped_packets);
+        add(&self.counters.overwritten, overwritten);
+        Ring { cursor, stream, total, overwritten: 0, retired: false }
     }
-}
-
-fn words(error: &io::Error) -> String {
-    error.to_string()
 }
 
 #[cfg(test)]

@@ -8,17 +8,21 @@
 //!
 //! Guarantees: a stream file ends with its last whole packet, and its index never names more; what
 //! cannot be written is counted and the session goes on; a ring that lies is retired with its
-//! reason; no producer is ever waited for. It never looks inside an event, and knows no sessions.
+//! reason; no producer is ever waited for; a worker that takes over goes on with the counts of the one
+//! before ([`ledger`]). It looks inside a packet only to say how many records were lost with it, and
+//! knows no sessions.
 
 pub mod clock;
 pub mod disk;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod feed;
+pub mod ledger;
 pub mod repair;
 pub mod shared;
 pub mod signals;
 pub mod stream;
+mod tally;
 mod thread;
 
 pub use clock::ClockPublisher;
@@ -26,4 +30,4 @@ pub use disk::{Disk, Files};
 pub use feed::{Counters, CountersSnapshot, Feed};
 pub use shared::{ClockMemory, DoorbellMemory, RingMemory, SharedError};
 pub use stream::Place;
-pub use thread::{Command, Consumer, Finished};
+pub use thread::{Command, Consumer, Finished, TROUBLE_TICKET};

@@ -110,13 +110,18 @@ fn repair_stream<D: Disk>(disk: &D, data_path: &Path, index_path: &Path) -> io::
     Ok(cut)
 }
 
+/// Bytes of metadata up to the end of the last whole block.
+pub(crate) fn whole_blocks(metadata: &[u8]) -> usize {
+    let last = metadata.windows(BLOCK_END.len()).rposition(|window| window == BLOCK_END);
+    last.map_or(0, |at| at + BLOCK_END.len())
+}
+
 fn repair_metadata<D: Disk>(disk: &D, path: &Path) -> io::Result<u64> {
     let bytes = match disk.read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         bytes => bytes?,
     };
-    let last = bytes.windows(BLOCK_END.len()).rposition(|window| window == BLOCK_END);
-    let end = last.map_or(0, |at| at + BLOCK_END.len());
+    let end = whole_blocks(&bytes);
     let rest = bytes.get(end..).unwrap_or_default();
     if rest.iter().all(|byte| *byte == b'\n') {
         return Ok(0);

@@ -1,7 +1,8 @@
 //! Shared memory: memfds, their seals, and their mappings in the daemon.
 //!
 //! A ring set is two files. Producers map the first read-write; it is sealed at its full virtual
-//! size, so that none of them can make the daemon fault. The second holds the consumer's words and
+//! size, so that none of them can make the daemon fault. The second holds the consumer's words, the
+//! rings' ledgers behind them, and
 //! producers get only a *read-only descriptor* of it (as of the clock page), of an inode that others
 //! cannot reopen for writing. `F_SEAL_FUTURE_WRITE` would say the same more strictly, but it also
 //! refuses the writable mapping that a restarted daemon needs; a program of the daemon's own user
@@ -9,6 +10,7 @@
 //!
 //! Pages are touched on demand: a CPU that records nothing costs none.
 
+use crate::ledger::Ledger;
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags};
 use sillage_ring::geometry::GeometryError;
 use sillage_ring::layout::Doorbell;
@@ -148,6 +150,12 @@ fn read_only(file: &OwnedFd) -> Result<OwnedFd, SharedError> {
     rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(kernel("reopen"))
 }
 
+/// Bytes of the file with the consumer's words and the ledgers.
+fn consumer_file_bytes(geometry: &Geometry) -> u64 {
+    let ledgers = (u64::from(geometry.cpus) * Ledger::BYTES).next_multiple_of(PAGE_BYTES as u64);
+    geometry.consumer_bytes() + ledgers
+}
+
 /// The two files of a ring set, mapped.
 pub struct RingMemory {
     set: Set,
@@ -168,7 +176,7 @@ impl RingMemory {
     pub fn create(geometry: Geometry, set_id: u64) -> Result<RingMemory, SharedError> {
         let geometry = geometry.checked()?;
         let set_file = memory_file("sillage-ring", geometry.set_bytes())?;
-        let consumer_file = memory_file("sillage-consumer", geometry.consumer_bytes())?;
+        let consumer_file = memory_file("sillage-consumer", consumer_file_bytes(&geometry))?;
         RingMemory::map(set_file, consumer_file, geometry, set_id, true)
     }
 
@@ -193,7 +201,7 @@ impl RingMemory {
         new: bool,
     ) -> Result<RingMemory, SharedError> {
         let rings = Mapping::new(set_file.as_fd(), geometry.set_bytes())?;
-        let words = Mapping::new(consumer_file.as_fd(), geometry.consumer_bytes())?;
+        let words = Mapping::new(consumer_file.as_fd(), consumer_file_bytes(&geometry))?;
         let make = if new { Set::create } else { Set::adopt };
         // SAFETY: both mappings have the bytes that the geometry asks for (zeroed if new: fresh memfds),
         // and live as long as the set, beside it in this struct.
@@ -215,7 +223,7 @@ impl RingMemory {
     ) -> Result<RingMemory, SharedError> {
         let geometry = geometry.checked()?;
         let all = Mapping::reserve(geometry.set_bytes() as usize)?;
-        let words = Mapping::reserve(geometry.consumer_bytes() as usize)?;
+        let words = Mapping::reserve(consumer_file_bytes(&geometry) as usize)?;
         let set_file = memory_file("sillage-ring", PAGE_BYTES as u64)?;
         all.place(set_file.as_fd(), 0, PAGE_BYTES as u64)?;
         for (cpu, map) in maps.iter().filter(|(cpu, _)| *cpu < geometry.cpus) {
@@ -234,6 +242,16 @@ impl RingMemory {
     /// Kind ebpf: CPU and map of each ring, which a restarted daemon needs for `from_maps`.
     pub fn maps(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
         self.maps.iter().map(|(cpu, map)| (*cpu, map.as_fd()))
+    }
+
+    /// The totals of this ring's packets.
+    pub(crate) fn ledger(&self, cpu: u32) -> &Ledger {
+        let geometry = self.set.geometry();
+        assert!(cpu < geometry.cpus, "a ring of this set");
+        let offset = geometry.consumer_bytes() + u64::from(cpu) * Ledger::BYTES;
+        // SAFETY: `map` and `from_maps` mapped a ledger of integers' atomics for each ring behind the
+        // consumer's words, which end at a page; the mapping lives as long as `self`.
+        unsafe { self.mappings[1].address.add(offset as usize).cast::<Ledger>().as_ref() }
     }
 
     /// What producers get: the set (read-write) and the consumer's words (read-only).

@@ -21,6 +21,8 @@ use std::sync::Arc;
 
 /// Packets are padded to a multiple of this.
 const PACKET_ALIGN_BYTES: usize = 4096;
+/// What is wrong with a file that nobody can find any more.
+pub(crate) const REMOVED: &str = "its file was removed, what it held is gone";
 static ZEROES: [u8; PACKET_ALIGN_BYTES] = [0; PACKET_ALIGN_BYTES];
 
 /// Where a channel's streams go and what their packets say of themselves.
@@ -45,10 +47,8 @@ pub struct Place {
 pub struct Recovered {
     /// Sequence number of the last whole packet.
     pub last_sequence: Option<u64>,
-    /// Packets in all its files.
-    pub packets: u64,
-    /// Bytes of records in them.
-    pub bytes: u64,
+    /// Bytes of records in it.
+    pub last_bytes: u64,
 }
 
 struct OpenFile<F> {
@@ -78,16 +78,39 @@ impl<D: Disk> Stream<D> {
         format!("{}_{}", self.place.channel, self.number)
     }
 
+    /// What the packet says of itself.
+    pub(crate) fn header(&self, packet: &Packet) -> LttngPacketHeader {
+        let content = LTTNG_HEADER_SIZE_BYTES + packet.body_bytes;
+        LttngPacketHeader {
+            uuid: self.place.uuid,
+            stream_id: self.place.stream_id,
+            stream_instance_id: self.number.into(),
+            timestamp_begin: packet.begin_ts,
+            timestamp_end: packet.end_ts,
+            content_size_bits: content as u64 * 8,
+            packet_size_bits: content.next_multiple_of(PACKET_ALIGN_BYTES) as u64 * 8,
+            packet_seq_num: packet.sequence,
+            events_discarded: packet.discarded,
+            cpu_id: packet.cpu,
+        }
+    }
+
+    /// True if somebody removed the file that is being written: what goes there is seen by nobody.
+    pub fn is_removed(&self, disk: &D) -> bool {
+        self.file.as_ref().is_some_and(|file| disk.is_removed(&file.data) || disk.is_removed(&file.index))
+    }
+
     /// Writes one packet and its index entry, or nothing.
     ///
     /// # Errors
-    /// What the disk answered. The files are as they were, as far as the disk let us.
+    /// What the disk answered, or that somebody removed the file. The files are as they were, as far as the disk let us.
     ///
     /// # Safety
     /// The packet's body is readable until the call returns.
     pub unsafe fn write(&mut self, disk: &D, packet: &Packet) -> io::Result<()> {
-        let content = LTTNG_HEADER_SIZE_BYTES + packet.body_bytes;
-        let size = content.next_multiple_of(PACKET_ALIGN_BYTES);
+        let header = self.header(packet);
+        let content = (header.content_size_bits / 8) as usize;
+        let size = (header.packet_size_bits / 8) as usize;
         let limit = self.place.tracefile_bytes;
         if self.file.as_ref().is_some_and(|f| limit > 0 && f.data_bytes + size as u64 > limit) {
             self.file = None;
@@ -96,22 +119,13 @@ impl<D: Disk> Stream<D> {
                 self.file_number %= self.place.tracefile_count;
             }
         }
+        if self.is_removed(disk) {
+            return Err(io::Error::other(REMOVED));
+        }
         if self.file.is_none() {
             self.file = Some(self.create(disk)?);
         }
         let Some(file) = &mut self.file else { return Err(io::Error::from(io::ErrorKind::NotFound)) };
-        let header = LttngPacketHeader {
-            uuid: self.place.uuid,
-            stream_id: self.place.stream_id,
-            stream_instance_id: self.number.into(),
-            timestamp_begin: packet.begin_ts,
-            timestamp_end: packet.end_ts,
-            content_size_bits: content as u64 * 8,
-            packet_size_bits: size as u64 * 8,
-            packet_seq_num: packet.sequence,
-            events_discarded: packet.discarded,
-            cpu_id: packet.cpu,
-        };
         let entry = Entry {
             offset_bytes: file.data_bytes,
             packet_size_bits: header.packet_size_bits,
@@ -158,9 +172,6 @@ impl<D: Disk> Stream<D> {
                 disk.remove(&index_path).or_else(missing)?;
                 continue;
             };
-            found.packets += entries.len() as u64;
-            let content: u64 = entries.iter().map(|e| e.content_size_bits / 8).sum();
-            found.bytes += content.saturating_sub(entries.len() as u64 * LTTNG_HEADER_SIZE_BYTES as u64);
             let sequence = last.packet_seq_num;
             if newest.as_ref().is_none_or(|(newest, ..)| sequence > *newest) {
                 newest = Some((sequence, file_number, entries));
@@ -177,6 +188,8 @@ impl<D: Disk> Stream<D> {
         self.file = Some(OpenFile { data, index, data_bytes, index_bytes });
         self.file_number = file_number;
         found.last_sequence = Some(sequence);
+        let content_bytes = last.map_or(0, |last| last.content_size_bits / 8);
+        found.last_bytes = content_bytes.saturating_sub(LTTNG_HEADER_SIZE_BYTES as u64);
         Ok(found)
     }
 

@@ -18,13 +18,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Stack of the thread, bytes.
-const STACK_BYTES: usize = 128 << 10;
+const STACK_BYTES: usize = 512 << 10;
 /// Longest sleep while there are feeds, ns.
 const NET_NS: u64 = 1_000_000_000;
 /// Longest sleep without feeds, ns.
 const IDLE_NS: u64 = 3_600_000_000_000;
 /// Rounds over all rings in one cut, at most: a producer that never stops must not hold it up.
 const CUT_ROUNDS_MAX: usize = 4096;
+
+/// Reported when something went wrong that the session should keep for the next worker.
+pub const TROUBLE_TICKET: u64 = 0;
 
 /// What the session asks for.
 pub enum Command {
@@ -153,6 +156,9 @@ fn after(now_ns: u64, period: Duration) -> u64 {
 impl Thread {
     fn run(mut self) {
         loop {
+            if self.feeds.iter_mut().any(|served| served.feed.take_news()) {
+                self.shared.finished.report(TROUBLE_TICKET);
+            }
             match self.next() {
                 Wake::Command(Command::Add(feed)) => {
                     let now = monotonic_ns();
@@ -252,6 +258,7 @@ impl Thread {
                     break;
                 }
             }
+            served.feed.check_files();
         }
     }
 }

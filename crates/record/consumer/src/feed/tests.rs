@@ -61,10 +61,14 @@ fn feed(memory: &Arc<RingMemory>, place: Arc<Place>, disk: Fake, recover: bool) 
 fn counts(feed: &Feed<Fake>) -> String {
     let c = feed.counters.snapshot();
     let troubles = c.troubles.join("; ");
-    format!(
-        "{} packets {} bytes, {} dropped {} bytes, {} overwritten {troubles}\n",
-        c.packets, c.bytes, c.dropped_packets, c.dropped_bytes, c.overwritten
-    )
+    let CountersSnapshot { dropped_packets, dropped_bytes, dropped_records, uncounted_packets, .. } = c;
+    let dropped = match dropped_packets {
+        0 => String::from("0 dropped"),
+        n => format!(
+            "{n} dropped {dropped_bytes} bytes {dropped_records} records ({uncounted_packets} uncounted)"
+        ),
+    };
+    format!("{} packets {} bytes, {dropped}, {} overwritten {troubles}\n", c.packets, c.bytes, c.overwritten)
 }
 
 /// The index of `file`: sequence number, offset and content of each packet, and what its data begin with.
@@ -107,7 +111,7 @@ fn full_sub_buffers_become_packets_and_a_cut_takes_the_rest() {
     "#]]
     .assert_eq(&index(&feed.disk, "c_2"));
     expect![[r#"
-        3 packets 9018 bytes, 0 dropped 0 bytes, 0 overwritten 
+        3 packets 9018 bytes, 0 dropped, 0 overwritten 
     "#]]
     .assert_eq(&counts(&feed));
 }
@@ -160,7 +164,7 @@ fn a_full_disk_costs_whole_packets_that_are_counted_and_writing_goes_on_when_the
     "#]]
     .assert_eq(&index(&feed.disk, "c_2"));
     expect![[r#"
-        2 packets 6012 bytes, 2 dropped 6012 bytes, 0 overwritten c_2 not written: no storage space
+        2 packets 6012 bytes, 2 dropped 6012 bytes 0 records (2 uncounted), 0 overwritten c_2 not written: no storage space
     "#]]
     .assert_eq(&counts(&feed));
 }
@@ -207,7 +211,7 @@ fn the_next_daemon_cuts_a_torn_packet_off_and_writes_what_was_unread() {
     .assert_eq(&index(&feed_2.disk, "c_2"));
     assert_eq!(feed_2.disk.bytes("/t/c_2").len(), 8192);
     expect![[r#"
-        2 packets 6012 bytes, 0 dropped 0 bytes, 0 overwritten 
+        2 packets 6012 bytes, 0 dropped, 0 overwritten 
     "#]]
     .assert_eq(&counts(&feed_2));
 }
@@ -254,7 +258,7 @@ fn an_overwriting_ring_shows_the_gap() {
     "#]]
     .assert_eq(&index(&feed.disk, "c_2"));
     expect![[r#"
-        4 packets 12024 bytes, 0 dropped 0 bytes, 6 overwritten 
+        4 packets 12024 bytes, 0 dropped, 6 overwritten 
     "#]]
     .assert_eq(&counts(&feed));
 }
@@ -275,6 +279,160 @@ fn a_ring_that_lies_is_retired_and_says_why() {
     assert!(counts(&feed).contains("c_2 retired: "), "{}", counts(&feed));
     assert_eq!(emit(&producer, 10), Emit::Closed);
     assert_eq!(feed.drain(Cut::Open), Progress::default());
+}
+
+/// Metadata of a trace whose channel 1 has one event class, of 300 bytes.
+const METADATA: &str = r#"/* CTF 1.8 */
+typealias integer { size = 8; align = 8; signed = false; } := uint8_t;
+typealias integer { size = 16; align = 8; signed = false; } := uint16_t;
+typealias integer { size = 32; align = 8; signed = false; } := uint32_t;
+typealias integer { size = 64; align = 8; signed = false; } := uint64_t;
+trace {
+	major = 1; minor = 8; byte_order = le;
+	packet.header := struct {
+		uint32_t magic; uint8_t uuid[16]; uint32_t stream_id; uint64_t stream_instance_id;
+	};
+};
+
+stream {
+	id = 1;
+	event.header := struct {
+		enum : uint16_t { compact = 0 ... 65534, extended = 65535 } id;
+		variant <id> {
+			struct { uint32_t timestamp; } compact;
+			struct { uint32_t id; uint64_t timestamp; } extended;
+		} v;
+	} align(8);
+	packet.context := struct {
+		uint64_t timestamp_begin; uint64_t timestamp_end; uint64_t content_size; uint64_t packet_size;
+		uint64_t packet_seq_num; uint64_t events_discarded; uint32_t cpu_id;
+	};
+};
+
+event {
+	name = "p:a"; id = 3; stream_id = 1;
+	fields := struct { uint8_t bytes[300]; };
+};
+"#;
+
+/// A disk with the metadata and a half-written block behind them, and no room left.
+fn full_disk() -> Fake {
+    let disk = Fake::default();
+    disk.room.set(1 << 20);
+    let metadata = disk.create("/t/metadata".as_ref()).unwrap();
+    let text = format!("{METADATA}\nevent {{\n\tname = ");
+    crate::disk::write_own(&disk, &metadata, text.as_bytes(), 0).unwrap();
+    disk.room.set(0);
+    disk
+}
+
+#[test]
+fn records_that_the_disk_did_not_take_are_counted_one_by_one() {
+    let memory = memory(false);
+    let producer = producer(&memory);
+    let mut feed_1 = feed(&memory, place(0, 0), full_disk(), false);
+    for _ in 0..9 {
+        emit(&producer, 300);
+        feed_1.drain(Cut::Open);
+    }
+    (0..5).for_each(|_| assert_ne!(emit(&producer, 300), Emit::Full { cpu: 0 }));
+    feed_1.drain(Cut::Open);
+    let lost = "0 packets 0 bytes, 11 dropped 4284 bytes 14 records (0 uncounted), 0 overwritten";
+    assert_eq!(counts(&feed_1), format!("{lost} c_2 not written: no storage space\n"));
+    // Bytes that are no records have no number, and stop nobody.
+    emit(&producer, 299);
+    feed_1.drain(Cut::Open);
+    let lost = "0 packets 0 bytes, 12 dropped 4589 bytes 14 records (1 uncounted), 0 overwritten";
+    assert!(counts(&feed_1).starts_with(lost), "{}", counts(&feed_1));
+    // The next worker goes on with the same totals, at once and after its first look.
+    let disk = std::mem::take(&mut feed_1.disk);
+    drop(feed_1);
+    let mut feed_2 = feed(&memory, place(0, 0), disk, true);
+    assert!(counts(&feed_2).starts_with(lost), "{}", counts(&feed_2));
+    feed_2.drain(Cut::Open);
+    assert!(counts(&feed_2).starts_with(lost), "{}", counts(&feed_2));
+    // And its first packet has the next number.
+    feed_2.disk.room.set(1 << 20);
+    emit(&producer, 300);
+    feed_2.drain(Cut::Open);
+    assert!(index(&feed_2.disk, "c_2").starts_with("12 @0 "));
+}
+
+#[test]
+fn a_kill_between_counting_a_packet_and_going_on_counts_it_once() {
+    for written in [true, false] {
+        let memory = memory(false);
+        let producer = producer(&memory);
+        let disk = full_disk();
+        disk.room.set(1 << 20);
+        emit(&producer, 300);
+        // What `drain` does, up to the kill.
+        memory.activate(0);
+        let mut cursor = Cursor::resume(&memory, 0, None);
+        let packet = cursor.next(&memory, Cut::Open, monotonic_ns(), &mut Vec::new()).unwrap().unwrap();
+        let total = match written {
+            true => {
+                // SAFETY: the ring is mapped.
+                unsafe { Stream::new(place(0, 0), 2).write(&disk, &packet).unwrap() };
+                Entry::default().and_written(packet.body_bytes as u64)
+            }
+            false => Entry::default().and_dropped(packet.body_bytes as u64, Some(1)),
+        };
+        memory.ledger(0).write(Entry { through: 1, ..total });
+        // The program goes on.
+        emit(&producer, 300);
+        let mut feed = feed(&memory, place(0, 0), disk, true);
+        feed.drain(Cut::Open);
+        let expected = match written {
+            true => "2 packets 612 bytes, 0 dropped, 0 overwritten \n",
+            false => "1 packets 306 bytes, 1 dropped 306 bytes 1 records (0 uncounted), 0 overwritten \n",
+        };
+        assert_eq!(counts(&feed), expected);
+        assert!(index(&feed.disk, "c_2").lines().last().unwrap().starts_with("1 @"), "numbered 1");
+    }
+}
+
+#[test]
+fn overwritten_sub_buffers_stay_counted_over_a_restart() {
+    let memory = memory(true);
+    let producer = producer(&memory);
+    let disk = Fake::default();
+    disk.room.set(1 << 20);
+    let mut feed_1 = feed(&memory, place(0, 0), disk, false);
+    (0..10).for_each(|_| assert_ne!(emit(&producer, 3000), Emit::Full { cpu: 0 }));
+    feed_1.drain(Cut::Open);
+    let before = counts(&feed_1);
+    assert!(before.contains(" 6 overwritten"), "{before}");
+    let disk = std::mem::take(&mut feed_1.disk);
+    let mut feed_2 = feed(&memory, place(0, 0), disk, true);
+    feed_2.drain(Cut::Open);
+    assert_eq!(counts(&feed_2), before);
+    (0..10).for_each(|_| assert_ne!(emit(&producer, 3000), Emit::Full { cpu: 0 }));
+    feed_2.drain(Cut::Open);
+    // Of the last one that was written, the rest.
+    assert!(counts(&feed_2).contains(" 13 overwritten"), "{}", counts(&feed_2));
+}
+
+#[test]
+fn a_file_that_is_removed_while_it_is_written_is_noticed() {
+    let memory = memory(false);
+    let producer = producer(&memory);
+    let disk = full_disk();
+    disk.room.set(1 << 20);
+    let mut feed = feed(&memory, place(0, 0), disk, false);
+    emit(&producer, 300);
+    feed.drain(Cut::Open);
+    feed.check_files();
+    assert!(!feed.take_news());
+    feed.disk.files.borrow_mut().clear();
+    feed.check_files();
+    assert!(feed.take_news() && counts(&feed).contains("c_2: its file was removed"), "{}", counts(&feed));
+    assert!(counts(&feed).contains("/t/metadata was removed"), "{}", counts(&feed));
+    // What comes behind is counted as lost, by what the metadata said; the file does not come back.
+    emit(&producer, 300);
+    feed.drain(Cut::Open);
+    assert!(counts(&feed).starts_with("1 packets 306 bytes, 1 dropped 306 bytes"), "{}", counts(&feed));
+    assert_eq!(feed.disk.listing(), "");
 }
 
 #[test]
