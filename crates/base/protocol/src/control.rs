@@ -200,6 +200,10 @@ pub struct ChannelTotals {
     pub dropped_packets: u64,
     /// Bytes of event records in them.
     pub dropped_bytes: u64,
+    /// Event records in them, but for those of `uncounted_packets`.
+    pub dropped_records: u64,
+    /// Packets that could not be written and whose records could not be counted.
+    pub uncounted_packets: u64,
     /// Event classes that do not fit any more, or that wait for the metadata to be writable.
     pub refused_classes: u64,
     /// Rings that were retired, each with its reason; and the last write error.
@@ -576,7 +580,8 @@ pub fn get_rule(r: &mut Reader<'_>) -> Result<EventRule, DecodeError> {
 
 fn put_totals(w: &mut Writer, t: &ChannelTotals) {
     w.str(&t.channel);
-    for n in [t.packets, t.bytes, t.overwritten, t.dropped_packets, t.dropped_bytes, t.refused_classes] {
+    let dropped = [t.dropped_packets, t.dropped_bytes, t.dropped_records, t.uncounted_packets];
+    for n in [t.packets, t.bytes, t.overwritten].into_iter().chain(dropped).chain([t.refused_classes]) {
         w.u64(n);
     }
     t.lost.iter().for_each(|n| w.u64(*n));
@@ -591,6 +596,8 @@ fn get_totals(r: &mut Reader<'_>) -> Result<ChannelTotals, DecodeError> {
         &mut t.overwritten,
         &mut t.dropped_packets,
         &mut t.dropped_bytes,
+        &mut t.dropped_records,
+        &mut t.uncounted_packets,
         &mut t.refused_classes,
     ] {
         *n = r.u64()?;

@@ -141,6 +141,8 @@ fn add_set(totals: &mut ChannelTotals, set: &RingSet) {
     totals.overwritten += counters.overwritten;
     totals.dropped_packets += counters.dropped_packets;
     totals.dropped_bytes += counters.dropped_bytes;
+    totals.dropped_records += counters.dropped_records;
+    totals.uncounted_packets += counters.uncounted_packets;
     for cpu in set.memory.active() {
         for (total, lost) in totals.lost.iter_mut().zip(set.memory.lost(cpu)) {
             // The rings' words are their programs': nonsense in them must not stop us.

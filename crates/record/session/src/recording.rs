@@ -242,6 +242,12 @@ impl Daemon {
         if session.channels.is_empty() {
             return fail(ErrorCode::NoChannelInSession, String::new());
         }
+        if let Some(why) = unfinished::occupied(&self.sessions, id) {
+            return fail(ErrorCode::CreateDirectory, why);
+        }
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return fail(ErrorCode::NoSession, String::new());
+        };
         let dir = session.output.join("ust");
         if let Err(error) = session.files().make_dirs(&dir) {
             return fail(ErrorCode::CreateDirectory, format!("{}: {error}", dir.display()));

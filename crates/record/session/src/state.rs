@@ -22,7 +22,7 @@ use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The numbers of the daemon that outlive a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,12 +36,13 @@ pub struct Numbers {
 }
 
 /// A set that was kept: where it belongs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct SetEntry {
     set_id: u64,
     uid: u32,
     pid: u32,
     first_number: u32,
+    troubles: Vec<String>,
 }
 
 /// Writes everything to a new memory file.
@@ -105,6 +106,7 @@ fn put_session(w: &mut Writer, s: &Session) {
         w.list(&c.rules, put_rule);
         w.u32(c.private_rings);
         put_past(w, &c.past);
+        put_troubles(w, &c.troubles);
         w.list(&c.sets, |w, set| {
             w.u64(set.memory.set_id());
             w.u32(set.uid);
@@ -113,6 +115,7 @@ fn put_session(w: &mut Writer, s: &Session) {
                 Holder::Process { pid, .. } => pid,
             });
             w.u32(set.first_number);
+            put_troubles(w, &set.counters.snapshot().troubles);
         });
     });
     w.count(s.traces.len());
@@ -186,8 +189,15 @@ fn get_channel(r: &mut Reader<'_>, cpus: u32, memory: Sets<'_>) -> Result<Channe
     channel.rules = r.list(RULES_MAX, get_rule)?;
     channel.private_rings = r.u32()?;
     channel.past = get_past(r)?;
+    channel.troubles = get_troubles(r)?;
     let entries = r.list(usize::MAX, |r| {
-        Ok(SetEntry { set_id: r.u64()?, uid: r.u32()?, pid: r.u32()?, first_number: r.u32()? })
+        Ok(SetEntry {
+            set_id: r.u64()?,
+            uid: r.u32()?,
+            pid: r.u32()?,
+            first_number: r.u32()?,
+            troubles: get_troubles(r)?,
+        })
     })?;
     for entry in entries {
         let (kind, holder) = match entry.pid {
@@ -198,7 +208,7 @@ fn get_channel(r: &mut Reader<'_>, cpus: u32, memory: Sets<'_>) -> Result<Channe
         match memory(entry.set_id, geometry) {
             Some(memory) => channel.sets.push(RingSet {
                 memory,
-                counters: Arc::new(Counters::default()),
+                counters: Arc::new(Counters::with_troubles(entry.troubles)),
                 uid: entry.uid,
                 holder,
                 first_number: entry.first_number,
@@ -211,22 +221,38 @@ fn get_channel(r: &mut Reader<'_>, cpus: u32, memory: Sets<'_>) -> Result<Channe
 }
 
 fn put_past(w: &mut Writer, t: &ChannelTotals) {
-    for n in [t.packets, t.bytes, t.overwritten, t.dropped_packets, t.dropped_bytes] {
+    let dropped = [t.dropped_packets, t.dropped_bytes, t.dropped_records, t.uncounted_packets];
+    for n in [t.packets, t.bytes, t.overwritten].into_iter().chain(dropped) {
         w.u64(n);
     }
     t.lost.iter().for_each(|n| w.u64(*n));
-    w.list(&t.troubles, |w, text| w.str(text));
+    put_troubles(w, &t.troubles);
+}
+
+fn put_troubles(w: &mut Writer, troubles: &[String]) {
+    w.list(troubles, |w, text| w.str(text));
+}
+
+fn get_troubles(r: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
+    r.list(RULES_MAX, |r| r.string(usize::MAX))
 }
 
 fn get_past(r: &mut Reader<'_>) -> Result<ChannelTotals, DecodeError> {
     let mut t = ChannelTotals::default();
-    for n in [&mut t.packets, &mut t.bytes, &mut t.overwritten, &mut t.dropped_packets, &mut t.dropped_bytes]
-    {
+    for n in [
+        &mut t.packets,
+        &mut t.bytes,
+        &mut t.overwritten,
+        &mut t.dropped_packets,
+        &mut t.dropped_bytes,
+        &mut t.dropped_records,
+        &mut t.uncounted_packets,
+    ] {
         *n = r.u64()?;
     }
     for n in &mut t.lost {
         *n = r.u64()?;
     }
-    t.troubles = r.list(RULES_MAX, |r| r.string(PATH_BYTES_MAX))?;
+    t.troubles = get_troubles(r)?;
     Ok(t)
 }

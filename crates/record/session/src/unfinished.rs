@@ -7,7 +7,7 @@
 
 use crate::model::{Session, files_of};
 use crate::rundir::RunDir;
-use sillage_consumer::repair::repair;
+use sillage_consumer::repair::{repair, traces};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
@@ -28,6 +28,20 @@ pub fn save(rundir: &RunDir, sessions: &BTreeMap<u64, Session>) -> io::Result<()
         return Ok(());
     }
     rundir.write(FILE, &text)
+}
+
+/// Why a session may not begin a trace in its directory: there is one already, finished or not. Its
+/// streams would be replaced one by one, and those that are left belong to another trace: neither
+/// could be read.
+pub fn occupied(sessions: &BTreeMap<u64, Session>, id: u64) -> Option<String> {
+    let session = sessions.get(&id).filter(|session| !session.started_once)?;
+    let of_others = sessions.iter().filter(|(other, _)| **other != id);
+    let mut started = of_others.filter(|(_, other)| other.started_once);
+    if let Some((_, other)) = started.find(|(_, other)| other.output == session.output) {
+        return Some(format!("{}: session {} records there", session.output.display(), other.name));
+    }
+    let old = traces(&session.files(), &session.output).ok()?.into_iter().next()?;
+    Some(format!("{}: a trace is there already, choose another directory", old.display()))
 }
 
 /// Repairs the traces that an earlier daemon left, as far as they are there, and forgets them.

@@ -20,7 +20,9 @@ use crate::trace::Machine;
 use crate::unfinished;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use sillage_consumer::signals::{Signal, Signals};
-use sillage_consumer::{ClockMemory, ClockPublisher, Consumer, DoorbellMemory, Finished, shared::RingMemory};
+use sillage_consumer::{
+    ClockMemory, ClockPublisher, Consumer, DoorbellMemory, Finished, TROUBLE_TICKET, shared::RingMemory,
+};
 use sillage_model::Tracepoint;
 use sillage_model::limits::{CPUS_MAX, PROGRAMS_MAX};
 use sillage_protocol::paths::{CONTROL_SOCKET, PROGRAMS_SOCKET};
@@ -336,6 +338,8 @@ impl Daemon {
                     }
                     FINISHED => {
                         for ticket in self.finished.take() {
+                            // What went wrong in a consumer is for the next worker too.
+                            self.changed |= ticket == TROUBLE_TICKET;
                             self.job_finished(ticket);
                         }
                     }

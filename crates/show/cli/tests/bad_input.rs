@@ -7,7 +7,7 @@ use sillage_protocol::codec::Writer;
 use sillage_protocol::program::ProducerKind;
 use std::io::{Read, Write};
 use std::time::Duration;
-use support::{Home, PATIENCE, Program, integer, kill, socket, tracepoint, wait_for};
+use support::{Home, PATIENCE, Program, Small, integer, kill, socket, tracepoint, wait_for};
 
 fn values(text: &str) -> Vec<i32> {
     let ends = text.lines().map(|line| line.rsplit("i = ").next().unwrap().trim_end_matches(" }"));
@@ -192,66 +192,107 @@ fn a_directory_that_goes_away_costs_packets_not_the_session() {
     assert!(text.contains("not written: Not a directory"), "{text}");
 }
 
-/// A small tmpfs, or None where that is not allowed.
-struct Small<'a>(&'a Home);
-
-impl<'a> Small<'a> {
-    fn mount(home: &'a Home, size: &str) -> Option<Small<'a>> {
-        let dir = home.dir.join("small");
-        std::fs::create_dir(&dir).unwrap();
-        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
-        let flags = rustix::mount::MountFlags::empty();
-        match rustix::mount::mount("none", &dir, "tmpfs", flags, options.as_c_str()) {
-            Ok(()) => Some(Small(home)),
-            Err(error) => {
-                eprintln!("SKIPPED: mounting a small tmpfs needs root ({error})");
-                None
+#[test]
+fn a_full_disk_leaves_a_readable_trace_and_a_session_that_goes_on() {
+    for kind in [ProducerKind::Locked, ProducerKind::Rseq] {
+        let home = Home::new("disk");
+        let Some(small) = Small::mount(&home, "256k") else { return };
+        session(&home, "small/out", "--subbuf-size 16k --num-subbuf 4");
+        let mut program = Program::connect(&home, kind);
+        program.register(&[(1, tracepoint("p:a"))]);
+        let recorded =
+            |text: &str| text.contains("could not be written") && text.contains("not written: No space");
+        let mut value = 0;
+        let mut emit = |program: &Program| {
+            for _ in 0..1000 {
+                assert_eq!(program.emit(1, value), 1);
+                value += 1;
             }
-        }
-    }
-}
-
-impl Drop for Small<'_> {
-    fn drop(&mut self) {
-        let flags = rustix::mount::UnmountFlags::DETACH;
-        let _ = rustix::mount::unmount(self.0.dir.join("small"), flags);
+        };
+        wait_for("a full disk", || {
+            emit(&program);
+            recorded(&home.ok("list s"))
+        });
+        let read = values(&home.babeltrace(&home.dir.join("small")));
+        assert!(read.len() > 5000, "{}", read.len());
+        // Every packet before the disk was full is whole.
+        assert!(read.windows(2).all(|pair| kind == ProducerKind::Rseq || pair[0] < pair[1]));
+        // The next worker knows what was lost, and why; before anything was written by it.
+        let lost = home.discarded("s");
+        home.kill_worker();
+        assert!(lost > 0 && home.discarded("s") >= lost, "{lost}, {}", home.discarded("s"));
+        assert!(recorded(&home.ok("list s")), "{}", home.ok("list s"));
+        program = program.reconnect(&home, kind);
+        program.register(&[(1, tracepoint("p:a"))]);
+        emit(&program);
+        // There is room again, and it goes on.
+        small.resize("4m");
+        emit(&program);
+        let text = home.ok("stop");
+        assert!(recorded(&text), "{text}");
+        let read = values(&home.babeltrace(&home.dir.join("small")));
+        assert_eq!(read.iter().max(), Some(&(value - 1)));
+        // To the record: what was published was read, or lost and shown.
+        let lost = home.discarded("s");
+        assert_eq!(read.len() as u64 + lost, value as u64, "{} read, {lost} lost", read.len());
+        let shown: u64 = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("Warning: Channel c: ")?.split_once(" records "))
+            .map(|(count, _)| count.parse::<u64>().unwrap())
+            .sum();
+        assert_eq!(shown, lost, "{text}");
+        home.ok("destroy");
+        drop(small);
     }
 }
 
 #[test]
-fn a_full_disk_leaves_a_readable_trace_and_a_session_that_goes_on() {
-    let home = Home::new("disk");
-    let Some(small) = Small::mount(&home, "256k") else { return };
-    session(&home, "small/out", "--subbuf-size 16k --num-subbuf 4");
+fn a_session_does_not_begin_where_a_trace_lies() {
+    let home = Home::new("occupied");
+    session(&home, "out", "");
+    let mut program = Program::connect(&home, ProducerKind::Rseq);
+    program.register(&[(1, tracepoint("p:a"))]);
+    program.emit(1, 1);
+    // Neither in the directory of a session that records, nor in that of one that did.
+    let refused = |name: &str, why: &str| {
+        home.ok(&format!("create {name} -o out"));
+        home.ok(&format!("enable-event -u p:* -s {name}"));
+        let (code, text) = home.run(&format!("start {name}"));
+        assert!(code == 17 && text.contains(why), "{code} {text}");
+        home.ok(&format!("destroy {name}"));
+    };
+    refused("beside", "session s records there");
+    // A session may go on in its own.
+    home.ok("stop s");
+    home.ok("start s");
+    wait_for("the start", || program.emit(1, 2) == 1);
+    home.ok("destroy s");
+    refused("behind", "a trace is there already");
+    home.kill_daemon();
+    refused("anew", "a trace is there already");
+    assert_eq!(values(&home.babeltrace(&home.dir.join("out"))), [1, 2]);
+}
+
+#[test]
+fn a_trace_that_is_removed_while_it_is_recorded_is_said_to_be() {
+    let home = Home::new("removed");
+    session(&home, "out", "--switch-timer 10000");
     let mut program = Program::connect(&home, ProducerKind::Locked);
     program.register(&[(1, tracepoint("p:a"))]);
-    let recorded =
-        |text: &str| text.contains("could not be written") && text.contains("not written: No space");
-    let mut value = 0;
-    wait_for("a full disk", || {
-        (0..1000).for_each(|_| {
-            program.emit(1, value);
-            value += 1;
-        });
-        recorded(&home.ok("list s"))
-    });
-    let text = home.babeltrace(&home.dir.join("small"));
-    let read = values(&text);
-    assert!(read.len() > 5000, "{}", read.len());
-    // Every packet before the disk was full is whole; a file that takes space is removed and it goes on.
-    assert_eq!(read, (0..read.len() as i32).collect::<Vec<_>>());
-    let flags = rustix::mount::MountFlags::empty();
-    let options = c"size=4m";
-    rustix::mount::mount_remount(home.dir.join("small"), flags, options).unwrap();
-    for value in 1_000_000..1_000_100 {
-        program.emit(1, value);
-    }
+    program.emit(1, 1);
+    wait_for("a packet", || home.ok("list s").contains("in 1 packets"));
+    std::fs::remove_dir_all(home.dir.join("out")).unwrap();
+    program.emit(1, 2);
     let text = home.ok("stop");
-    assert!(recorded(&text), "{text}");
-    let read = values(&home.babeltrace(&home.dir.join("small")));
-    assert_eq!(read.last(), Some(&1_000_099));
+    assert!(text.contains("its file was removed, what it held is gone"), "{text}");
+    assert!(text.contains("in 1 packets (10 B) could not be written"), "{text}");
+    assert!(text.contains("64-bit/metadata was removed"), "{text}");
+    // The daemon and its other sessions go on.
     home.ok("destroy");
-    drop(small);
+    session(&home, "again", "");
+    wait_for("the start", || program.emit(1, 3) == 1);
+    home.ok("destroy");
+    assert_eq!(values(&home.babeltrace(&home.dir.join("again"))), [3]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ mod support;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
-use support::{Home, Obedient, Traced, kill, wait_for};
+use support::{Home, Obedient, Small, Traced, kill, wait_for};
 
 /// The numbers of the ticks that Babeltrace reads under `dir`, in order.
 fn ticks(home: &Home, dir: &str) -> Vec<i32> {
@@ -85,6 +85,35 @@ fn the_live_line_is_drawn_on_terminals_alone() {
         !complaints.contains('\u{1b}') && complaints.starts_with("Recorded 5000 events, "),
         "{complaints:?}"
     );
+}
+
+#[test]
+fn record_on_a_disk_that_is_full_says_exactly_what_it_lost() {
+    let home = Home::new("record-disk");
+    let Some(traced) = Traced::compile(&home) else { return };
+    let Some(small) = Small::mount(&home, "256k") else { return };
+    let mut command = traced.record(&home, "--subbuf-size 16k --num-subbuf 128 -o small/out --");
+    let output = command.arg(&traced.program).args(["ticks", "100000"]).output().unwrap();
+    // The command itself never notices.
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stderr).unwrap();
+    let number = |before: &str, after: &str| -> u64 {
+        let (_, rest) = text.split_once(before).unwrap_or_else(|| panic!("{before} in {text}"));
+        rest.split_once(after)
+            .unwrap_or_else(|| panic!("{after} in {text}"))
+            .0
+            .rsplit(' ')
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
+    };
+    let (recorded, lost) = (number("Recorded ", " events, "), number(" packets, ", " lost, "));
+    assert_eq!(recorded + lost, 100_000, "{text}");
+    assert!(recorded > 1000 && text.contains(" could not be written\n"), "{text}");
+    assert!(text.contains("not written: No space left on device"), "{text}");
+    assert_eq!(ticks(&home, "small/out").len() as u64, recorded);
+    drop(small);
 }
 
 #[test]

@@ -26,9 +26,10 @@ pub fn size(bytes: u64) -> String {
     if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// Records that producers lost, all reasons together.
+/// Records that were lost, all reasons together, as far as their number is known: what programs could
+/// not record, and what the disk did not take.
 pub fn lost(totals: &ChannelTotals) -> u64 {
-    totals.lost.iter().fold(0, |sum, n| sum.saturating_add(*n))
+    totals.lost.iter().fold(totals.dropped_records, |sum, n| sum.saturating_add(*n))
 }
 
 /// Each kind of loss that happened.
@@ -45,7 +46,13 @@ pub fn losses(totals: &ChannelTotals) -> Vec<String> {
     }
     if totals.dropped_packets > 0 {
         let bytes = size(totals.dropped_bytes);
-        out.push(format!("{} packets ({bytes}) could not be written", totals.dropped_packets));
+        let records = match (totals.dropped_records, totals.uncounted_packets) {
+            (records, 0) => format!("{records} records"),
+            (0, _) => "an unknown number of records".into(),
+            (records, uncounted) => format!("{records} records, and those of {uncounted} packets unknown"),
+        };
+        let packets = totals.dropped_packets;
+        out.push(format!("{records} in {packets} packets ({bytes}) could not be written"));
     }
     if totals.refused_classes > 0 {
         out.push(format!("{} event types could not be described in the trace", totals.refused_classes));
@@ -84,14 +91,30 @@ mod tests {
             lost: [3, 0, 0, 0, 1, 0, 0, 0],
             dropped_packets: 2,
             dropped_bytes: 5000,
+            dropped_records: 70,
             ..Default::default()
         };
-        assert_eq!(lost(&totals), 4);
+        assert_eq!(lost(&totals), 74);
         let expected = [
             "3 records discarded (ring full)",
             "1 records discarded (record too large)",
-            "2 packets (5.0 kB) could not be written",
+            "70 records in 2 packets (5.0 kB) could not be written",
         ];
         assert_eq!(losses(&totals), expected);
+        let unknown = |dropped_records| {
+            let totals = ChannelTotals {
+                dropped_packets: 3,
+                dropped_bytes: 10,
+                dropped_records,
+                uncounted_packets: 1,
+                ..Default::default()
+            };
+            losses(&totals).join("")
+        };
+        assert_eq!(unknown(0), "an unknown number of records in 3 packets (10 B) could not be written");
+        assert_eq!(
+            unknown(9),
+            "9 records, and those of 1 packets unknown in 3 packets (10 B) could not be written"
+        );
     }
 }

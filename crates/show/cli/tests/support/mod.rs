@@ -64,6 +64,13 @@ impl Home {
         text
     }
 
+    /// What a session's only channel counts as lost, by `list`.
+    pub fn discarded(&self, session: &str) -> u64 {
+        let text = self.ok(&format!("list {session}"));
+        let line = text.lines().find_map(|line| line.trim().strip_prefix("Discarded events: "));
+        line.expect("a count").parse().unwrap()
+    }
+
     pub fn pid(&self, file: &str) -> i32 {
         std::fs::read_to_string(self.run_dir().join(file)).unwrap().trim().parse().unwrap()
     }
@@ -118,6 +125,42 @@ impl Drop for Home {
             }
         }
         let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// A small tmpfs, or None where that is not allowed.
+pub struct Small<'a>(&'a Home);
+
+impl<'a> Small<'a> {
+    /// Mounts it at `small` in the home, with so much room (`256k`).
+    pub fn mount(home: &'a Home, size: &str) -> Option<Small<'a>> {
+        let dir = home.dir.join("small");
+        std::fs::create_dir(&dir).unwrap();
+        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        match rustix::mount::mount("none", &dir, "tmpfs", flags, options.as_c_str()) {
+            Ok(()) => Some(Small(home)),
+            Err(error) => {
+                eprintln!("SKIPPED: mounting a small tmpfs needs root ({error})");
+                None
+            }
+        }
+    }
+}
+
+impl Small<'_> {
+    /// Gives it so much room from now on.
+    pub fn resize(&self, size: &str) {
+        let options = std::ffi::CString::new(format!("size={size}")).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount_remount(self.0.dir.join("small"), flags, options.as_c_str()).unwrap();
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        let flags = rustix::mount::UnmountFlags::DETACH;
+        let _ = rustix::mount::unmount(self.0.dir.join("small"), flags);
     }
 }
 
