@@ -241,6 +241,10 @@ impl Insn {
     pub const fn call(helper: i32) -> Insn {
         Insn::new(0x85, Reg::R0, Reg::R0, 0, helper)
     }
+    /// Calls a function of the kernel by the number of its type in the kernel's BTF.
+    pub const fn call_kernel(function: u32) -> Insn {
+        Insn { code: 0x85, registers: 2 << 4, offset: 0, imm: function as i32 }
+    }
     /// Ends the program with R0.
     pub const fn exit() -> Insn {
         Insn::new(0x95, Reg::R0, Reg::R0, 0, 0)

@@ -6,6 +6,7 @@ use sillage_ring::{Geometry, HeaderForm, Kind};
 use sillage_tracer_kernel::recipe::{Recipe, arg, at, current, hex64, s32, s64, text, user_string};
 use sillage_tracer_kernel::{Bell, Channel, Field, Kernel, fields, sys};
 use std::error::Error;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -45,6 +46,31 @@ const CONTEXTS: &[Field] = fields![
 ];
 /// Of an address that can't be read: what an empty user string costs.
 static USER: Recipe = Recipe::on("sys_enter", "sys_enter", fields![user_string("s", at(0, "di"))]);
+
+fn nothing(code: &mut sillage_tracer_kernel::Code<'_>) -> Result<(), sillage_tracer_kernel::GenerateError> {
+    code.begin_variable();
+    code.end_variable();
+    Ok(())
+}
+fn read_only(code: &mut sillage_tracer_kernel::Code<'_>) -> Result<(), sillage_tracer_kernel::GenerateError> {
+    code.value(&current("comm[0]"))?;
+    code.value(&arg(0))?;
+    code.read_kernel(sillage_bpf::Width::B8)?;
+    code.begin_variable();
+    code.end_variable();
+    Ok(())
+}
+use sillage_tracer_kernel::recipe::{Type, U8, custom};
+static STAGED: Recipe = Recipe::on(
+    "sys_enter",
+    "sys_enter",
+    fields![custom("x", Type::TextSequence { count: U8 }, nothing), s64("id", arg(1))],
+);
+static READ: Recipe = Recipe::on(
+    "sys_enter",
+    "sys_enter",
+    fields![custom("x", Type::TextSequence { count: U8 }, read_only), s64("id", arg(1))],
+);
 
 /// Nanoseconds of one call.
 fn call_ns() -> f64 {
@@ -91,7 +117,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let bell = Bell::start(Arc::new(DoorbellMemory::create()?))?;
     println!("getpid alone: {:.1} ns", median((0..ROUNDS).map(|_| call_ns()).collect()));
-    let cases: [(&str, &Recipe, &[Field]); 5] = [
+    let cases: [(&str, &Recipe, &[Field]); 7] = [
+        ("staged, nothing", &STAGED, &[]),
+        ("and read", &READ, &[]),
         ("8 bytes of payload", &NARROW, &[]),
         ("60 bytes of payload", &WIDE, &[]),
         ("60 bytes and 7 contexts", &WIDE, CONTEXTS),
@@ -106,6 +134,40 @@ fn main() -> Result<(), Box<dyn Error>> {
             Ok(())
         };
         println!("{title}: +{:.1} ns, {} lost", added(on, off)?, channel.borrow().loss().total());
+    }
+    {
+        use sillage_tracer_kernel::syscalls::{Abi, Side, all, find};
+        let mut channel = Channel::create(Arc::clone(&kernel), geometry, 1, &bell)?;
+        let mut times = Vec::new();
+        for (id, call) in all(Abi::Native).iter().enumerate() {
+            let start = Instant::now();
+            let recipe = call.recipe(Side::Entry);
+            let made = start.elapsed();
+            let program = channel.load(&recipe, id as u32, &[], &[])?;
+            times.push((start.elapsed(), sys::verified_insns(program.as_fd())?, made, call.name));
+            drop(program);
+        }
+        times.sort();
+        println!("{:?}", &times[..3]);
+        println!("{:?}", &times[times.len() / 2..][..3]);
+        println!("{:?}", &times[times.len() - 12..]);
+        let recipe = find(Abi::Native, "getpid").unwrap().recipe(Side::Entry);
+        let start = Instant::now();
+        channel.enable(&recipe, 1, &[], &[])?;
+        println!("enable {:?}", start.elapsed());
+        let start = Instant::now();
+        channel.disable(1);
+        println!("disable {:?}", start.elapsed());
+        let channel = std::cell::RefCell::new(channel);
+        let on = || Ok(channel.borrow_mut().enable(&recipe, 1, &[], &[])?);
+        let off = || {
+            channel.borrow_mut().disable(1);
+            Ok(())
+        };
+        println!("getpid's own entry event: +{:.1} ns", added(on, off)?);
+        let other = find(Abi::Native, "mkdir").unwrap().recipe(Side::Entry);
+        let on = || Ok(channel.borrow_mut().enable(&other, 1, &[], &[])?);
+        println!("another call's entry event: +{:.1} ns", added(on, off)?);
     }
     if let Some(tracefs) = kernel.tracefs() {
         let instance = tracefs.join("instances").join(format!("sillage-cost-{}", std::process::id()));

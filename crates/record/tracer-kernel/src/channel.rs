@@ -7,6 +7,7 @@
 use crate::bell::Bell;
 use crate::code::{GenerateError, Reads};
 use crate::dispatch::Dispatch;
+use crate::format::FormatError;
 use crate::kernel::Kernel;
 use crate::program::{self, Guard, Maps, SLACK_BYTES, STAGE_BYTES, STAGES, Spec};
 use crate::recipe::{Field, Hook, Recipe};
@@ -14,6 +15,7 @@ use crate::sys::{self, MapKind, MapSpec, Page, ProgramKind, SysError, number};
 use crate::syscalls::{Abi, Side};
 use sillage_consumer::{RingMemory, SharedError};
 use sillage_ring::Geometry;
+use std::borrow::Cow;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use thiserror::Error;
@@ -37,6 +39,14 @@ pub enum TracerError {
         event: String,
         /// The reason.
         error: GenerateError,
+    },
+    /// A record's format is not what the recipe expects.
+    #[error("{event}: {error}")]
+    Format {
+        /// LTTng's name of the event.
+        event: String,
+        /// The reason.
+        error: FormatError,
     },
     /// Rings larger than programs can address.
     #[error("a ring of {bytes} bytes for each CPU, {RING_BYTES_MAX} are possible")]
@@ -192,9 +202,14 @@ impl Channel {
         contexts: &[Field],
         guards: &[Guard<'_>],
     ) -> Result<(), TracerError> {
+        let recipe = &*self.resolved(recipe)?;
         let program = self.load(recipe, event_id, contexts, guards)?;
         let attached = match &recipe.hook {
-            Hook::Tracepoint(_) => Attached::Link { _link: sys::attach_typed(program.as_fd())? },
+            Hook::Tracepoint(name) => {
+                let raw = |typed| sys::attach_raw(program.as_fd(), name).map_err(|_| typed);
+                Attached::Link { _link: sys::attach_typed(program.as_fd()).or_else(raw)? }
+            }
+            Hook::Format { .. } => return Err(unresolved(recipe)),
             Hook::Record { id, .. } => Attached::Link { _link: sys::attach_record(program.as_fd(), *id)? },
             Hook::Syscall { abi, side, number } => {
                 let slot = &mut self.dispatches[*side as usize];
@@ -211,6 +226,11 @@ impl Channel {
         Ok(())
     }
 
+    fn resolved<'a>(&self, recipe: &'a Recipe) -> Result<Cow<'a, Recipe>, TracerError> {
+        let wrap = |error| TracerError::Format { event: recipe.name.to_string(), error };
+        self.kernel.resolved(recipe).map_err(wrap)
+    }
+
     /// Generates and loads an event's program without attaching it.
     ///
     /// # Errors
@@ -222,6 +242,7 @@ impl Channel {
         contexts: &[Field],
         guards: &[Guard<'_>],
     ) -> Result<OwnedFd, TracerError> {
+        let recipe = &*self.resolved(recipe)?;
         let wrap = |error| TracerError::Recipe { event: recipe.name.to_string(), error };
         let kind = match &recipe.hook {
             Hook::Tracepoint(name) => {
@@ -229,12 +250,8 @@ impl Channel {
                 let id = id.ok_or_else(|| wrap(GenerateError::NoTracepoint(name.to_string())))?;
                 ProgramKind::TypedTracepoint(id.0)
             }
-            Hook::Syscall { side, .. } => {
-                let name = side.tracepoint();
-                let id = self.kernel.tracepoint(name);
-                let id = id.ok_or_else(|| wrap(GenerateError::NoTracepoint(name.into())))?;
-                ProgramKind::TypedTracepoint(id.0)
-            }
+            Hook::Syscall { .. } => ProgramKind::RawTracepoint,
+            Hook::Format { .. } => return Err(unresolved(recipe)),
             Hook::Record { .. } => ProgramKind::TracepointRecord,
         };
         let maps = Maps {
@@ -252,17 +269,28 @@ impl Channel {
             contexts,
             guards,
         };
-        let load = |reads| {
+        let load = |kind, reads| {
             let insns = program::generate(&spec, reads).map_err(wrap)?;
             Ok::<_, TracerError>(sys::load_program(kind, &insns, &recipe.name)?)
         };
-        match load(Reads::Direct) {
-            // The verifier trusts some arguments of some kernels only through a helper.
-            Err(refused @ TracerError::Sys(SysError::Refused { .. })) => {
-                load(Reads::Helper).map_err(|_| refused)
+        // The verifier trusts some arguments of some kernels only through a helper, and refuses a few
+        // altogether that are plain numbers to untyped programs; older kernels cannot cast those.
+        let mut outcome = load(kind, Reads::Direct);
+        for kind in [kind, ProgramKind::RawTracepoint] {
+            let Err(
+                TracerError::Sys(SysError::Refused { .. })
+                | TracerError::Recipe { error: GenerateError::NoType(_), .. },
+            ) = &outcome
+            else {
+                break;
+            };
+            if kind == ProgramKind::RawTracepoint && !matches!(recipe.hook, Hook::Tracepoint(_)) {
+                break;
             }
-            other => other,
+            // The first answer says most.
+            outcome = load(kind, Reads::Helper).or(outcome);
         }
+        outcome
     }
 
     /// Detaches an event. Programs that are running may still write a record.
@@ -327,6 +355,12 @@ impl Channel {
         loss.recursion += self.dispatches.iter().flatten().map(|d| misses(d.program())).sum::<u64>();
         loss
     }
+}
+
+/// A recipe by names in a format that was not looked up: cannot happen behind `resolved`.
+fn unresolved(recipe: &Recipe) -> TracerError {
+    let error = GenerateError::Mismatch("a format that was not looked up");
+    TracerError::Recipe { event: recipe.name.to_string(), error }
 }
 
 /// Recursion misses of a program; a kernel that cannot tell has none to tell of.

@@ -8,7 +8,9 @@
 //! directly (a bad pointer reads as 0), anything computed goes through a helper that checks.
 
 use crate::recipe::{Expr, Field, Int, Root, Source, Type};
-use sillage_bpf::{Access, Alu, AsmError, Assembler, Btf, Cond, Kind, Label, PathError, Reg, TypeId, Width};
+use sillage_bpf::{
+    Access, Alu, AsmError, Assembler, Btf, Cond, Insn, Kind, Label, PathError, Reg, TypeId, Width,
+};
 use thiserror::Error;
 
 use Reg::*;
@@ -21,6 +23,9 @@ pub const STAGED_BYTES_MAX: u32 = 8192;
 const SCRATCH: i16 = -64;
 /// Stack offset of the first spilled value.
 const SPILL: i16 = -72;
+/// Stack offsets of pointers that are kept: the current task, the first argument.
+const KEPT_CURRENT: i16 = -264;
+const KEPT_FIRST: i16 = -272;
 /// Spilled values at a time.
 const SPILLS_MAX: usize = 24;
 
@@ -34,6 +39,7 @@ pub(crate) mod helper {
     pub(crate) const CPU: i32 = 8;
     pub(crate) const TAIL_CALL: i32 = 12;
     pub(crate) const READ_USER: i32 = 112;
+    pub(crate) const JIFFIES: i32 = 118;
     pub(crate) const READ_KERNEL: i32 = 113;
     pub(crate) const READ_USER_STRING: i32 = 114;
     pub(crate) const READ_KERNEL_STRING: i32 = 115;
@@ -112,6 +118,18 @@ pub struct Code<'a> {
     variable: bool,
     spills: usize,
     too_large: Label,
+    kept: Kept,
+    /// Times that the current task was asked for.
+    current_uses: usize,
+}
+
+/// Pointers that a program gets once and keeps on its stack.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Kept {
+    /// The current task.
+    pub(crate) current: bool,
+    /// The first argument, which is an untyped pointer to this struct.
+    pub(crate) first: Option<&'static str>,
 }
 
 /// A value put aside.
@@ -138,10 +156,39 @@ pub fn arguments(btf: &Btf, tracepoint: &str) -> Result<Vec<TypeId>, GenerateErr
 }
 
 impl<'a> Code<'a> {
-    pub(crate) fn new(btf: &'a Btf, arguments: Vec<TypeId>, reads: Reads) -> Code<'a> {
+    pub(crate) fn new(btf: &'a Btf, arguments: Vec<TypeId>, reads: Reads, kept: Kept) -> Code<'a> {
         let mut asm = Assembler::new();
         let too_large = asm.label();
-        Code { asm, btf, arguments, reads, fixed: 0, variable: false, spills: 0, too_large }
+        let (fixed, variable, spills, current_uses) = (0, false, 0, 0);
+        Code { asm, btf, arguments, reads, fixed, variable, spills, too_large, kept, current_uses }
+    }
+
+    /// The program's first instructions: R6 = its context, and what it keeps.
+    pub(crate) fn begin(&mut self) -> Result<(), GenerateError> {
+        self.asm.mov(R6, R1);
+        if self.kept.current {
+            self.asm.call(helper::CURRENT_TASK);
+            self.asm.store(Width::B8, R10, KEPT_CURRENT, R0);
+        }
+        if let Some(of) = self.kept.first {
+            self.asm.load(Width::B8, R1, R6, 0);
+            if self.reads == Reads::Direct {
+                let id = self.btf.find(Kind::Struct, of);
+                let id = id.ok_or_else(|| GenerateError::NoType(format!("struct {of}")))?;
+                let cast = self.btf.find(Kind::Function, "bpf_rdonly_cast");
+                let cast = cast.ok_or_else(|| GenerateError::NoType("bpf_rdonly_cast".into()))?;
+                self.asm.mov(R2, id.0 as i32);
+                self.asm.push(Insn::call_kernel(cast.0));
+                self.asm.mov(R1, R0);
+            }
+            self.asm.store(Width::B8, R10, KEPT_FIRST, R1);
+        }
+        Ok(())
+    }
+
+    /// True if the program would be shorter with the current task kept.
+    pub(crate) fn wants_current(&self) -> bool {
+        self.current_uses > 1
     }
 
     /// Where to go when a record does not fit.
@@ -222,6 +269,9 @@ impl<'a> Code<'a> {
                 }
             }
             Expr::RecordDynamic { .. } => self.address(expr)?,
+            Expr::Named(_) | Expr::NamedOr(..) => {
+                return Err(GenerateError::Mismatch("a record's field outside of a record"));
+            }
             Expr::Custom(emit) => emit(self)?,
         }
         Ok(())
@@ -267,6 +317,11 @@ impl<'a> Code<'a> {
         value
             .map(|(_, value)| value)
             .ok_or_else(|| GenerateError::NoType(format!("label {label} in enum {of}")))
+    }
+
+    /// The value of a label of the kernel's own enumeration, if it has it.
+    pub fn label(&self, of: &str, label: &str) -> Option<i64> {
+        self.kernel_label(of, label).ok()
     }
 
     fn plus(&mut self, n: i32) {
@@ -336,9 +391,18 @@ impl<'a> Code<'a> {
     /// The pointer at which a path begins, in R1.
     fn root(&mut self, root: Root) -> Result<(), GenerateError> {
         match root {
+            Root::Arg(0) if self.kept.first.is_some() => {
+                self.asm.load(Width::B8, R1, R10, KEPT_FIRST);
+                Ok(())
+            }
             Root::Arg(index) => self.argument(index),
             Root::ArgOf(name) => self.argument(self.argument_of(name)?),
             Root::Current => {
+                self.current_uses += 1;
+                if self.kept.current {
+                    self.asm.load(Width::B8, R1, R10, KEPT_CURRENT);
+                    return Ok(());
+                }
                 self.asm.call(helper::CURRENT_TASK);
                 self.asm.mov(R1, R0);
                 Ok(())
@@ -632,6 +696,17 @@ impl<'a> Code<'a> {
         self.asm.mov(R2, bytes as i32);
         self.asm.call(helper::READ_KERNEL);
         self.fixed += bytes;
+    }
+
+    /// Appends bytes at the kernel address in R1, between `begin_variable` and `end_variable`; zeroes if
+    /// they cannot be read.
+    pub fn append_kernel(&mut self, bytes: i32) {
+        self.asm.mov(R3, R1);
+        self.asm.mov(R1, R8);
+        self.asm.alu(Alu::Add, R1, R9);
+        self.asm.mov(R2, bytes);
+        self.asm.call(helper::READ_KERNEL);
+        self.asm.alu(Alu::Add, R9, bytes);
     }
 
     /// Appends the string at the address in R1; an empty one if it cannot be read.

@@ -6,8 +6,9 @@
 //! numbers that are too large. Calls that no table has lead to the program of unknown calls.
 
 use crate::channel::TracerError;
-use crate::code::{Code, GenerateError, Reads, arguments, helper};
+use crate::code::{Code, GenerateError, Kept, Reads, arguments, helper};
 use crate::kernel::Kernel;
+use crate::program::SYSCALL_REGISTERS;
 use crate::recipe::{Expr, Root, arg, current};
 use crate::sys::{self, MapKind, MapSpec, ProgramKind, number};
 use crate::syscalls::{Abi, NUMBERS, Side, all};
@@ -32,8 +33,6 @@ impl Dispatch {
     pub(crate) fn attach(kernel: &Kernel, side: Side) -> Result<Dispatch, TracerError> {
         let name = side.tracepoint();
         let wrap = |error| TracerError::Recipe { event: name.into(), error };
-        let id = kernel.tracepoint(name);
-        let id = id.ok_or_else(|| wrap(GenerateError::NoTracepoint(name.into())))?;
         let places = sys::create_map(&MapSpec {
             kind: MapKind::Programs,
             value_bytes: 4,
@@ -42,9 +41,12 @@ impl Dispatch {
             inner: None,
             name: "syscalls",
         })?;
-        let insns = generate(kernel, side, number(&places)).map_err(wrap)?;
-        let program = sys::load_program(ProgramKind::TypedTracepoint(id.0), &insns, name)?;
-        let link = sys::attach_typed(program.as_fd())?;
+        let load = |reads| {
+            let insns = generate(kernel, side, number(&places), reads).map_err(wrap)?;
+            Ok::<_, TracerError>(sys::load_program(ProgramKind::RawTracepoint, &insns, name)?)
+        };
+        let program = load(Reads::Direct).or_else(|refused| load(Reads::Helper).map_err(|_| refused))?;
+        let link = sys::attach_raw(program.as_fd(), name)?;
         Ok(Dispatch { places, program, _link: link })
     }
 
@@ -79,11 +81,13 @@ fn places(abi: Abi, number: Option<u32>) -> impl Iterator<Item = u32> {
     range.filter(move |place| number.is_some() || !known(place)).map(move |place| base + place)
 }
 
-fn generate(kernel: &Kernel, side: Side, places: i32) -> Result<Vec<Insn>, GenerateError> {
+fn generate(kernel: &Kernel, side: Side, places: i32, reads: Reads) -> Result<Vec<Insn>, GenerateError> {
     use Reg::*;
-    let mut code = Code::new(kernel.btf(), arguments(kernel.btf(), side.tracepoint())?, Reads::Direct);
+    let first = (side == Side::Exit).then_some(SYSCALL_REGISTERS);
+    let arguments = arguments(kernel.btf(), side.tracepoint())?;
+    let mut code = Code::new(kernel.btf(), arguments, reads, Kept { current: false, first });
     let [known, native, end] = code.asm.labels();
-    code.asm.mov(R6, R1);
+    code.begin()?;
     match side {
         Side::Entry => code.value(&arg(1))?,
         Side::Exit => code.value(&Expr::Path { root: Root::Arg(0), path: "orig_ax", plus: 0 })?,

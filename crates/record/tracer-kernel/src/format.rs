@@ -37,6 +37,14 @@ pub enum FormatError {
         /// The line.
         text: String,
     },
+    /// A table's field that the format does not have.
+    #[error("the record of {event} has no field {field}")]
+    NoField {
+        /// The kernel's name of the event.
+        event: String,
+        /// The kernel's newest name of the field.
+        field: &'static str,
+    },
     /// The format names no number.
     #[error("the format has no ID")]
     NoId,
@@ -66,6 +74,33 @@ pub fn recipe(category: &str, name: &str, text: &str) -> Result<Recipe, FormatEr
         id: id.ok_or(FormatError::NoId)?,
     };
     Ok(Recipe { name: Cow::Owned(name.into()), hook, fields: Cow::Owned(fields) })
+}
+
+/// A table's recipe with its fields found in what the format gave.
+///
+/// # Errors
+/// The format has none of a field's names.
+pub(crate) fn named(table: &Recipe, record: &Recipe) -> Result<Recipe, FormatError> {
+    let find = |names: &[&'static str]| {
+        let fields = names.iter().filter_map(|name| record.fields.iter().find(|field| field.name == *name));
+        fields.map(|field| field.from.clone()).next()
+    };
+    let missing = |names: &[&'static str]| FormatError::NoField {
+        event: record.name.to_string(),
+        field: names.first().copied().unwrap_or_default(),
+    };
+    let resolve = |field: &Field| {
+        let from = match &field.from {
+            Source::Kernel(Expr::Named(names)) => find(names).ok_or_else(|| missing(names))?,
+            Source::Kernel(Expr::NamedOr(names, other)) => {
+                find(names).unwrap_or(Source::Kernel(Expr::Const(*other)))
+            }
+            other => other.clone(),
+        };
+        Ok(Field { name: field.name.clone(), ty: field.ty.clone(), from })
+    };
+    let fields = table.fields.iter().map(resolve).collect::<Result<_, FormatError>>()?;
+    Ok(Recipe { name: table.name.clone(), hook: record.hook.clone(), fields })
 }
 
 /// One line: `char comm[16]; offset:8; size:16; signed:0;`.

@@ -3,6 +3,7 @@
 use crate::recipe::{Hook, Recipe};
 use crate::{events, format};
 use sillage_bpf::{Btf, BtfError, Kind, TypeId};
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 use thiserror::Error;
@@ -59,8 +60,25 @@ impl Kernel {
     pub fn recipe(&self, name: &str) -> Option<&'static Recipe> {
         events::find(name).filter(|recipe| match &recipe.hook {
             Hook::Tracepoint(tracepoint) => self.tracepoint(tracepoint).is_some(),
+            Hook::Format { category, name } => {
+                self.format_path(category, name).is_some_and(|path| path.exists())
+            }
             Hook::Record { .. } | Hook::Syscall { .. } => true,
         })
+    }
+
+    fn format_path(&self, category: &str, name: &str) -> Option<PathBuf> {
+        Some(self.tracefs.as_ref()?.join("events").join(category).join(name).join("format"))
+    }
+
+    /// The recipe with what it names in a record's format looked up there.
+    ///
+    /// # Errors
+    /// There is no such format, or it has none of a field's names.
+    pub fn resolved<'a>(&self, recipe: &'a Recipe) -> Result<Cow<'a, Recipe>, format::FormatError> {
+        let Hook::Format { category, name } = &recipe.hook else { return Ok(Cow::Borrowed(recipe)) };
+        let record = self.from_format(category, name)?;
+        Ok(Cow::Owned(format::named(recipe, &record)?))
     }
 
     /// A recipe from the record format of a tracepoint, named as in tracefs (`sched`, `sched_switch`).
@@ -68,8 +86,7 @@ impl Kernel {
     /// # Errors
     /// There is no tracefs, no such event, or a format that is not understood.
     pub fn from_format(&self, category: &str, name: &str) -> Result<Recipe, format::FormatError> {
-        let tracefs = self.tracefs.as_ref().ok_or(format::FormatError::NoTracefs)?;
-        let path = tracefs.join("events").join(category).join(name).join("format");
+        let path = self.format_path(category, name).ok_or(format::FormatError::NoTracefs)?;
         let text = std::fs::read_to_string(&path)
             .map_err(|error| format::FormatError::Unreadable { path, error })?;
         format::recipe(category, name, &text)

@@ -173,6 +173,7 @@ fn put_field(out: &mut String, depth: usize, name: &str, ty: &Type) {
         Type::Text(bytes) => {
             put(out, format_args!("{indent}{} {name}[{bytes}];\n", integer(crate::recipe::S8, true)));
         }
+        Type::Padding => put(out, format_args!("{indent}struct {{ }} align(8) {name};\n")),
         Type::String => put(out, format_args!("{indent}string {name};\n")),
         Type::Array(element, count) => {
             put(out, format_args!("{indent}{} {name}[{count}];\n", integer(*element, false)));
@@ -256,6 +257,7 @@ pub fn summary(name: &str, ty: &Type) -> String {
             format!("enum : {} {{ {labels}}} {name};", short(int))
         }
         Type::Text(bytes) => format!("s8:UTF8 {name}[{bytes}];"),
+        Type::Padding => format!("struct {{ }} align(8) {name};"),
         Type::String => format!("string {name};"),
         Type::Array(element, count) => format!("{} {name}[{count}];", short(element)),
         Type::Sequence { count, element: Type::Int(int) } => counted(count, short(int)),

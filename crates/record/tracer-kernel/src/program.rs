@@ -10,7 +10,7 @@
 //! slot of this CPU first, because a reservation cannot shrink; a slot belongs to whoever exchanged
 //! its first word, so nested programs take the next one.
 
-use crate::code::{Code, GenerateError, Reads, STAGED_BYTES_MAX, STRING_BYTES_MAX, arguments, helper};
+use crate::code::{Code, GenerateError, Kept, Reads, STAGED_BYTES_MAX, STRING_BYTES_MAX, arguments, helper};
 use crate::recipe::{Field, Hook, Recipe};
 use sillage_bpf::{Alu, Atomic, Btf, Cond, Insn, Label, Reg, Width};
 use sillage_ring::Geometry;
@@ -22,6 +22,9 @@ use std::mem::offset_of;
 
 use Reg::*;
 
+/// What the first argument of the system calls' tracepoints points to. Their programs are untyped: the
+/// kernel searches all its types to check a typed one, which takes a millisecond for each.
+pub(crate) const SYSCALL_REGISTERS: &str = "pt_regs";
 /// Attempts to reserve before a record is given up.
 const ATTEMPTS: i32 = 8;
 /// Staging slots of a CPU: task, softirq, hardirq and NMI, each once.
@@ -104,19 +107,25 @@ pub fn generate(spec: &Spec<'_>, reads: Reads) -> Result<Vec<Insn>, GenerateErro
     let arguments = match &spec.recipe.hook {
         Hook::Tracepoint(name) => arguments(spec.btf, name)?,
         Hook::Syscall { side, .. } => arguments(spec.btf, side.tracepoint())?,
-        Hook::Record { .. } => Vec::new(),
+        Hook::Record { .. } | Hook::Format { .. } => Vec::new(),
     };
     let fixed = || spec.contexts.iter().chain(spec.recipe.fields.iter());
     let fixed: Option<u32> = fixed().map(|field| field.ty.fixed_bytes()).sum();
-    let mut code = Code::new(spec.btf, arguments, reads);
-    let [end, unstage] = code.asm.labels();
-    let mut program = Program { spec, code, end, unstage, staged: fixed.is_none() };
-    program.begin()?;
-    match fixed {
-        Some(bytes) => program.direct(bytes)?,
-        None => program.staged()?,
-    }
-    program.finish()
+    let first = matches!(spec.recipe.hook, Hook::Syscall { .. }).then_some(SYSCALL_REGISTERS);
+    let make = |kept: Kept| {
+        let mut code = Code::new(spec.btf, arguments.clone(), reads, kept);
+        let [end, unstage] = code.asm.labels();
+        let mut program = Program { spec, code, end, unstage, staged: fixed.is_none() };
+        program.begin()?;
+        match fixed {
+            Some(bytes) => program.direct(bytes)?,
+            None => program.staged()?,
+        }
+        let better = program.code.wants_current();
+        Ok::<_, GenerateError>((program.finish()?, better))
+    };
+    let (insns, better) = make(Kept { current: false, first })?;
+    if better { Ok(make(Kept { current: true, first })?.0) } else { Ok(insns) }
 }
 
 struct Program<'a> {
@@ -132,7 +141,7 @@ struct Program<'a> {
 impl Program<'_> {
     /// Guards, then R7 = the ring of this CPU.
     fn begin(&mut self) -> Result<(), GenerateError> {
-        self.code.asm.mov(R6, R1);
+        self.code.begin()?;
         for guard in self.spec.guards {
             guard(&mut self.code, self.end)?;
         }

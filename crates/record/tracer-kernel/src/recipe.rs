@@ -74,6 +74,13 @@ pub enum Hook {
         /// Its number.
         id: u32,
     },
+    /// As `Record`, to be looked up in tracefs: what a table calls differently than the kernel.
+    Format {
+        /// Folder of the event.
+        category: &'static str,
+        /// Event in it.
+        name: &'static str,
+    },
     /// One end of a system call.
     Syscall {
         /// Whose numbers.
@@ -122,6 +129,10 @@ impl Int {
     /// In network byte order.
     pub const fn network(self) -> Int {
         Int { big_endian: true, ..self }
+    }
+    /// Aligned to so many bits.
+    pub const fn aligned(self, align: u8) -> Int {
+        Int { align, ..self }
     }
     /// Without alignment, for bit fields.
     pub const fn packed(self) -> Int {
@@ -191,6 +202,8 @@ pub enum Type {
     },
     /// Fields in a row. What they come from is up to the emitter of the outermost field.
     Struct(&'static [(&'static str, Type)]),
+    /// Nothing, aligned to bytes; LTTng has one in front of arrays behind bit fields.
+    Padding,
     /// One of several types, by the label of an enumeration that precedes it.
     Variant {
         /// Name of that field.
@@ -299,8 +312,20 @@ pub enum Expr {
         /// Bytes of an element.
         element_bytes: u16,
     },
+    /// A field of the tracepoint's record by the kernel's name of it (for [`Hook::Format`]): the first of
+    /// these that its format has.
+    Named(&'static [&'static str]),
+    /// As `Named`; the number if the format has none of them.
+    NamedOr(&'static [&'static str], i64),
     /// Computed by a function, which leaves it in R1.
     Custom(Emitter),
+}
+
+/// The field of the tracepoint's record that the kernel calls so.
+#[macro_export]
+macro_rules! named {
+    ($($name:literal)|+) => { $crate::recipe::Expr::Named(const { &[$($name),+] }) };
+    ($($name:literal)|+ or $value:expr) => { $crate::recipe::Expr::NamedOr(const { &[$($name),+] }, $value) };
 }
 
 /// The tracepoint's argument `index`.
@@ -346,6 +371,10 @@ pub const fn s32(name: &'static str, from: Expr) -> Field {
 /// A signed field of 64 bits.
 pub const fn s64(name: &'static str, from: Expr) -> Field {
     int(name, S64, from)
+}
+/// An unsigned field of 16 bits.
+pub const fn u16(name: &'static str, from: Expr) -> Field {
+    int(name, U16, from)
 }
 /// An unsigned field of 8 bits.
 pub const fn u8(name: &'static str, from: Expr) -> Field {
@@ -393,6 +422,18 @@ impl Recipe {
             fields: Cow::Borrowed(fields),
         }
     }
+    /// An event from the record that the kernel's own tracing makes.
+    pub const fn from_record(
+        name: &'static str,
+        (category, event): (&'static str, &'static str),
+        fields: &'static [Field],
+    ) -> Recipe {
+        Recipe {
+            name: Cow::Borrowed(name),
+            hook: Hook::Format { category, name: event },
+            fields: Cow::Borrowed(fields),
+        }
+    }
     /// An event that has its tracepoint's name.
     pub const fn of(name: &'static str, fields: &'static [Field]) -> Recipe {
         Recipe::on(name, name, fields)
@@ -404,6 +445,7 @@ impl Type {
     pub fn fixed_bytes(&self) -> Option<u32> {
         match self {
             Type::Int(int) | Type::Enum(int, _) => Some(int.bytes()),
+            Type::Padding => Some(0),
             Type::Text(bytes) => Some(*bytes),
             Type::Array(element, count) => Some(element.bytes() * count),
             Type::Struct(fields) => {

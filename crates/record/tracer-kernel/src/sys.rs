@@ -210,6 +210,8 @@ pub fn clear_program(array: BorrowedFd<'_>, index: u32) -> Result<(), SysError> 
 pub enum ProgramKind {
     /// A typed raw tracepoint: number of its `btf_trace_` type in the kernel's BTF.
     TypedTracepoint(u32),
+    /// A raw tracepoint, whose arguments are plain numbers.
+    RawTracepoint,
     /// The record of a tracepoint.
     TracepointRecord,
 }
@@ -222,6 +224,7 @@ pub fn load_program(kind: ProgramKind, insns: &[Insn], name: &str) -> Result<Own
     const TRACING: u32 = 26;
     const TRACE_RAW_TRACEPOINT: u32 = 23;
     const TRACEPOINT: u32 = 5;
+    const RAW_TRACEPOINT: u32 = 17;
     let licence = c"Dual MIT/GPL";
     let base = || {
         let attributes = Attributes::new()
@@ -233,6 +236,7 @@ pub fn load_program(kind: ProgramKind, insns: &[Insn], name: &str) -> Result<Own
             ProgramKind::TypedTracepoint(id) => {
                 attributes.u32(0, TRACING).u32(68, TRACE_RAW_TRACEPOINT).u32(108, id)
             }
+            ProgramKind::RawTracepoint => attributes.u32(0, RAW_TRACEPOINT),
             ProgramKind::TracepointRecord => attributes.u32(0, TRACEPOINT),
         }
     };
@@ -266,6 +270,19 @@ pub fn load_program(kind: ProgramKind, insns: &[Insn], name: &str) -> Result<Own
 pub fn attach_typed(program: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
     let mut attributes = Attributes::new().fd(8, program);
     // SAFETY: no addresses in it (no name: the program says what it hangs on).
+    unsafe { attributes.call(RAW_TRACEPOINT_OPEN) }
+        .map(owned)
+        .map_err(|_| SysError::last("attaching a program"))
+}
+
+/// Attaches a raw tracepoint's program. Closing the result detaches it.
+///
+/// # Errors
+/// The kernel's.
+pub fn attach_raw(program: BorrowedFd<'_>, tracepoint: &str) -> Result<OwnedFd, SysError> {
+    let name: Vec<u8> = tracepoint.bytes().chain([0]).collect();
+    let mut attributes = Attributes::new().u64(0, name.as_ptr() as u64).fd(8, program);
+    // SAFETY: the name ends with a zero and lives through the call.
     unsafe { attributes.call(RAW_TRACEPOINT_OPEN) }
         .map(owned)
         .map_err(|_| SysError::last("attaching a program"))
@@ -341,6 +358,15 @@ pub fn count_runs() -> Result<OwnedFd, SysError> {
 pub fn runs(program: BorrowedFd<'_>) -> Result<u64, SysError> {
     const WORD: usize = 200 / 8;
     Ok(program_info(program)?[WORD])
+}
+
+/// Instructions that the verifier looked at, each as often as it did.
+///
+/// # Errors
+/// The kernel's.
+pub fn verified_insns(program: BorrowedFd<'_>) -> Result<u32, SysError> {
+    const WORD: usize = 216 / 8;
+    Ok(program_info(program)?[WORD] as u32)
 }
 
 /// Number of a program, which the whole machine knows it by.

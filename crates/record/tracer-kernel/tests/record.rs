@@ -6,7 +6,7 @@ mod support;
 use sillage_ring::HeaderForm;
 use sillage_ring::layout::LostReason;
 use sillage_tracer_kernel::recipe::{current, s32, text};
-use sillage_tracer_kernel::{Field, Hook, events, fields, sys};
+use sillage_tracer_kernel::{Field, events, fields, sys};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -23,9 +23,8 @@ fn the_scheduler_and_interrupts_are_recorded_whole() {
     let counting = sys::count_runs().unwrap();
     let outer_switches = context_switches();
     let mut names = Vec::new();
-    for recipe in events::all() {
-        let Hook::Tracepoint(tracepoint) = &recipe.hook else { continue };
-        if kernel.tracepoint(tracepoint).is_some() {
+    for recipe in events::all().filter(|recipe| kernel.recipe(&recipe.name).is_some()) {
+        if recipe.name.starts_with("sched_") || recipe.name.starts_with("irq_") {
             session.enable(recipe);
             names.push(&*recipe.name);
         }
@@ -60,6 +59,57 @@ fn the_scheduler_and_interrupts_are_recorded_whole() {
     for line in lines.iter().filter(|line| line.name == "sched_switch") {
         let number = |key: &str| line.text.split(key).nth(1).and_then(|rest| rest.split([',', ' ']).next());
         assert_eq!(number("{ tid = "), number("prev_tid = "), "{line:?}");
+    }
+}
+
+#[test]
+fn every_table_is_recorded() {
+    let Some(kernel) = kernel("tables") else { return };
+    let mut session = Session::new("tables", &kernel, geometry(20, 8, false, HeaderForm::Large), CONTEXTS);
+    session.consume();
+    let start = Instant::now();
+    let recipes: Vec<_> = events::all().filter(|recipe| kernel.recipe(&recipe.name).is_some()).collect();
+    recipes.iter().for_each(|recipe| session.enable(recipe));
+    eprintln!("{} events enabled in {:?}", recipes.len(), start.elapsed());
+    commotion(300);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    std::io::Write::write_all(&mut &stream, b"a few bytes").unwrap();
+    let six = std::net::UdpSocket::bind("[::1]:0").and_then(|six| six.send_to(b"six", "[::1]:9"));
+    let file = session.dir.with_extension("file");
+    std::fs::write(&file, vec![1; 1 << 16]).unwrap();
+    std::fs::File::open(&file).unwrap().sync_all().unwrap();
+    std::fs::remove_file(&file).unwrap();
+    session.finish();
+    let lines = session.read();
+    assert_ordered(&lines);
+    let seen: std::collections::BTreeSet<_> = lines.iter().map(|line| &*line.name).collect();
+    eprintln!("{} events, {} kinds; {:?}", lines.len(), seen.len(), session.channel.loss());
+    let has = |name: &str, parts: &[&str]| {
+        lines.iter().any(|line| line.name == name && parts.iter().all(|part| line.text.contains(part)))
+    };
+    let port = format!("dest_port = {port},");
+    let packet = [
+        "name = \"lo\"",
+        "version = 4, ihl = 5",
+        "_tcp",
+        "daddr = [ [0] = 127, [1] = 0, [2] = 0, [3] = 1 ]",
+        &port,
+    ];
+    assert!(has("net_dev_queue", &packet), "a packet with its headers");
+    assert!(has("net_if_receive_skb", &packet), "received, too");
+    if six.is_ok() {
+        assert!(has("net_dev_queue", &["version = 6", "_udp", "dest_port = 9,"]), "an IPv6 packet");
+    }
+    for name in [
+        "timer_hrtimer_start",
+        "timer_start",
+        "workqueue_execute_start",
+        "rcu_utilization",
+        "signal_generate",
+    ] {
+        assert!(seen.contains(name), "{name} of {seen:?}");
     }
 }
 

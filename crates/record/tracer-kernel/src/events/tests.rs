@@ -1,9 +1,9 @@
 //! Recipes against the list of what the real tracer records, and against the running kernel's types.
 
 use super::*;
+use crate::Kernel;
 use crate::metadata::summary;
 use crate::program::{Maps, Spec, generate};
-use crate::{Hook, Kernel};
 use sillage_ring::{Geometry, HeaderForm, Kind};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,14 +56,34 @@ fn system_calls_are_what_the_real_tracer_records() {
     assert!(wrong.is_empty() && oracle.is_empty(), "{wrong}missing: {:?}", oracle.keys());
 }
 
+/// Events of the real tracer that no table has, and why.
+const WITHOUT_A_TABLE: &[(&str, &str)] = &[
+    ("asoc_snd_soc_dapm_connected", "sound: computed from lists of the driver"),
+    ("asoc_snd_soc_dapm_path", "sound: computed from lists of the driver"),
+    ("i2c_reply", "bytes of the message are not in the kernel's record as LTTng has them"),
+    ("i2c_write", "bytes of the message are not in the kernel's record as LTTng has them"),
+    ("kvm_age_page", "no kernel since 5.13 has the tracepoint"),
+    ("lttng_logger", "what programs write to lttng-modules' own file"),
+    ("scsi_dispatch_cmd_", "no test machine has SCSI; from the kernel's record"),
+    ("lttng_statedump_", "the state dump"),
+];
+
 #[test]
-fn tables_that_are_complete_miss_none_of_the_real_tracers_events() {
-    let Some(oracle) = oracle() else { return };
-    let complete = ["sched_", "irq_handler_", "irq_softirq_"];
-    let missing: Vec<_> = oracle
-        .keys()
-        .filter(|name| complete.iter().any(|prefix| name.starts_with(prefix)) && find(name).is_none())
-        .collect();
+fn tables_miss_none_of_the_real_tracers_events_without_a_reason() {
+    let Some(mut oracle) = oracle() else { return };
+    oracle.retain(|name, _| !name.contains("syscall_entry_") && !name.contains("syscall_exit_"));
+    let (with, without): (Vec<_>, Vec<_>) = oracle.keys().partition(|name| find(name).is_some());
+    let excused = |name: &&String| WITHOUT_A_TABLE.iter().any(|(prefix, _)| name.starts_with(prefix));
+    let missing: Vec<_> = without.iter().filter(|name| !excused(name)).collect();
+    let kernel = Kernel::running().ok();
+    let here = kernel.map(|kernel| with.iter().filter(|name| kernel.recipe(name).is_some()).count());
+    eprintln!(
+        "{} of {} events equal to LTTng's, {} of which this kernel has; {} without a table",
+        with.len(),
+        oracle.len(),
+        here.map_or("?".into(), |here| here.to_string()),
+        without.len()
+    );
     assert!(missing.is_empty(), "{missing:?}");
 }
 
@@ -90,11 +110,8 @@ fn every_recipe_whose_tracepoint_this_kernel_has_gives_a_program() {
     };
     let maps = Maps { rings: 3, stages: 4, notes: 5, absent: 6 };
     let mut made = 0;
-    for recipe in all() {
-        let Hook::Tracepoint(name) = &recipe.hook else { continue };
-        if kernel.tracepoint(name).is_none() {
-            continue;
-        }
+    for recipe in all().filter(|recipe| kernel.recipe(&recipe.name).is_some()) {
+        let recipe = &*kernel.resolved(recipe).unwrap_or_else(|error| panic!("{}: {error}", recipe.name));
         let spec =
             Spec { btf: kernel.btf(), geometry, maps, event_id: 3, recipe, contexts: &[], guards: &[] };
         for reads in [crate::code::Reads::Direct, crate::code::Reads::Helper] {
@@ -102,5 +119,5 @@ fn every_recipe_whose_tracepoint_this_kernel_has_gives_a_program() {
         }
         made += 1;
     }
-    assert!(made > 15, "{made} recipes fit this kernel");
+    assert!(made > 100, "{made} recipes fit this kernel");
 }
