@@ -129,6 +129,43 @@ fn errors_show_the_place() {
 }
 
 #[test]
+fn metadata_whose_writer_was_killed_are_read_up_to_the_last_whole_declaration() {
+    let whole = "/* CTF 1.8 */\ntrace { major = 1; minor = 8; byte_order = le; };\nstream { };\n\
+                 event { name = \"a\"; fields := struct { integer { size = 8; } x; }; };\n";
+    let torn = "\nevent {\n\tname = \"b;}\";\n\tid = 0x1;\n\tfields := struct { string s; } /* ; */;\n};\n";
+    let read = |text: &str| {
+        let mut reader = MetadataReader::new(MetadataOptions::default());
+        reader.push_file(text.as_bytes())?;
+        let events = reader.snapshot()?.event_class_count();
+        Ok::<_, Box<sillage_ctf::MetadataError>>((events, reader.take_warnings()))
+    };
+    for end in 0..torn.len() - 2 {
+        let text = format!("{whole}{}", &torn[..end]);
+        let (events, warnings) = read(&text).unwrap();
+        assert_eq!((events, warnings.len()), (1, usize::from(end > 1)), "{end} {warnings:?}");
+        // After a power cut the rest of the file may be zeroes.
+        let (events, _) = read(&format!("{text}\0\0\0")).unwrap();
+        assert_eq!(events, 1);
+        if let Some(warning) = warnings.first() {
+            let cut = end + 1;
+            let expected = format!(
+                "the metadata end in a torn declaration: {cut} bytes behind offset {} are left out",
+                whole.len() - 1
+            );
+            assert_eq!((warning.line, &warning.message), (4, &expected));
+        }
+    }
+    assert_eq!(read(&format!("{whole}{torn}")).unwrap(), (2, vec![]));
+    // A fault in the middle stays a fault, as does a text without anything whole.
+    assert!(read(&format!("{whole}{}{torn}", "event {\n\tname = ;\n};\n")).is_err());
+    assert!(read(&format!("event {{ name = \n{whole}{torn}")).is_err());
+    assert!(read("trace { major = 1; minor").is_err());
+    // A piece that ends so is not complete.
+    let mut reader = MetadataReader::new(MetadataOptions::default());
+    assert!(reader.push(format!("{whole}{}", &torn[..20]).as_bytes()).is_err());
+}
+
+#[test]
 fn pieces_grow_the_same_trace() {
     let mut reader = MetadataReader::new(MetadataOptions::default());
     reader.push(HEAD.as_bytes()).unwrap();

@@ -575,8 +575,14 @@ fn a_trace_whose_daemon_was_killed_is_readable_at_once_and_repaired_by_the_next_
     let own = String::from_utf8(own.stdout).unwrap();
     let read = values(&own);
     assert!(read.len() > 1000 && read == (0..read.len() as i32).collect::<Vec<_>>(), "{}", read.len());
-    // The next daemon makes it whole for everybody.
+    // Also with metadata whose last block is torn.
     append(dir.join("metadata"), b"event {\n\tname = \"p:c");
+    let own = home.output("view -t out");
+    assert_eq!(values(&String::from_utf8(own.stdout).unwrap()), read);
+    let complaints = String::from_utf8(own.stderr).unwrap();
+    let named = |line: &str| line.contains("torn declaration") && line.contains("64-bit/metadata)");
+    assert!(complaints.lines().any(named), "{complaints}");
+    // The next daemon makes it whole for everybody.
     home.ok("create t -o new");
     assert_eq!(std::fs::metadata(&data).unwrap().len(), whole);
     assert_eq!(values(&home.babeltrace(&home.dir.join("out"))), read);

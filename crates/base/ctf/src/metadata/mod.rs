@@ -17,7 +17,7 @@ pub use packetized::detect as detect_packetized;
 use crate::error::{MetadataError, Warning};
 use crate::json;
 use crate::model::{CtfVersion, TraceClass, Uuid};
-use crate::tsdl;
+use crate::tsdl::{self, Rest};
 
 /// How to read metadata.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -72,15 +72,28 @@ impl MetadataReader {
     /// Any rule of the language that the metadata breaks.
     pub fn read(bytes: &[u8], options: MetadataOptions) -> Result<Arc<TraceClass>, Box<MetadataError>> {
         let mut reader = Self::new(options);
-        reader.push(bytes)?;
+        reader.push_file(bytes)?;
         reader.snapshot()
     }
 
-    /// Takes a piece: a whole file, or what a live server sends at once.
+    /// Takes a piece, for example what a live server sends at once.
     ///
     /// # Errors
     /// Any rule of the language that the piece breaks; the reader should not be used on.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Box<MetadataError>> {
+        self.take(bytes, Rest::Unknown)
+    }
+
+    /// Takes a whole file. TSDL that ends in the middle of a declaration, because its writer was
+    /// killed or the machine went down, is taken without it, and a warning says so.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn push_file(&mut self, bytes: &[u8]) -> Result<(), Box<MetadataError>> {
+        self.take(bytes, Rest::Nothing)
+    }
+
+    fn take(&mut self, bytes: &[u8], rest: Rest) -> Result<(), Box<MetadataError>> {
         let unpacked;
         let mut text = bytes;
         if let Some(order) = packetized::detect(bytes) {
@@ -100,7 +113,7 @@ impl MetadataReader {
         });
         let result = match language {
             Language::Tsdl(builder) => {
-                let result = builder.section(&text, &mut self.draft);
+                let result = builder.section(&text, rest, &mut self.draft);
                 self.warnings.extend(builder.take_warnings());
                 result
             }

@@ -50,6 +50,26 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, Box<MetadataError>> {
     }
 }
 
+/// Where the last whole declaration outside of all braces ends, in a text whose rest was cut off in
+/// the middle of the next one (its writer was killed). None: it is not torn, or not only there.
+pub(super) fn torn_behind(text: &str) -> Option<usize> {
+    let (mut lexer, mut depth, mut whole) = (Lexer { text, at: 0 }, 0, 0);
+    // The first fault ends the search: behind it nothing is whole.
+    while let Ok(kind) = lexer.skip_space().and_then(|()| lexer.token()) {
+        match kind {
+            Kind::Punct("{") => depth += 1,
+            Kind::Punct("}") => depth -= 1,
+            Kind::Punct(";") if depth == 0 => whole = lexer.at,
+            Kind::End => break,
+            _ => {}
+        }
+    }
+    let rest = &text[whole..];
+    // A block that ends behind it: something else is wrong than an end that is missing.
+    let is_torn = whole > 0 && !rest.trim_matches(['\0', ' ', '\n']).is_empty() && !rest.contains("\n};");
+    is_torn.then_some(whole)
+}
+
 struct Lexer<'a> {
     text: &'a str,
     at: usize,

@@ -3,7 +3,9 @@
 //! Lexer, parser and this builder follow one another. Text may come in sections (live): names,
 //! types and blocks of earlier sections stay. Inside a section the trace's byte order is looked up
 //! first, then environment, clocks, types, the trace, streams and events are taken in this order,
-//! wherever they stand. Unknown attributes give warnings, broken rules give errors with a place.
+//! wherever they stand. Unknown attributes give warnings, broken rules give errors with a place;
+//! in a whole file,
+//! a last declaration that was cut off is left out with a warning: who wrote it was killed.
 
 mod ast;
 mod lexer;
@@ -24,6 +26,15 @@ use crate::model::{
 
 type Result<T> = std::result::Result<T, Box<MetadataError>>;
 
+/// What may come behind a section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rest {
+    /// More sections: one that ends in the middle of a declaration is not complete.
+    Unknown,
+    /// It is a whole file: nothing ever completes a declaration that is torn.
+    Nothing,
+}
+
 /// Builds a draft from sections of TSDL.
 #[derive(Debug)]
 pub(crate) struct Builder {
@@ -39,9 +50,23 @@ impl Builder {
     }
 
     /// Takes a section of text into the draft.
-    pub(crate) fn section(&mut self, text: &str, draft: &mut Draft) -> Result<()> {
-        let items = parser::parse(text)?;
+    pub(crate) fn section(&mut self, text: &str, rest: Rest, draft: &mut Draft) -> Result<()> {
+        let (items, torn_at) = match parser::parse(text) {
+            Ok(items) => (items, None),
+            Err(error) => {
+                let torn = if rest == Rest::Nothing { lexer::torn_behind(text) } else { None };
+                let Some(whole) = torn else { return Err(error) };
+                (parser::parse(&text[..whole])?, Some(whole))
+            }
+        };
         text.clone_into(&mut self.types.text);
+        if let Some(whole) = torn_at {
+            let cut = text.len() - whole;
+            let message = format!(
+                "the metadata end in a torn declaration: {cut} bytes behind offset {whole} are left out"
+            );
+            self.types.warn(whole, message);
+        }
         self.byte_order(&items, draft)?;
         self.blocks(&items, BlockKind::Env, draft, Self::env)?;
         self.blocks(&items, BlockKind::Clock, draft, Self::clock)?;

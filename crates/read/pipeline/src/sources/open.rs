@@ -151,8 +151,11 @@ impl Directory {
         let file = path.join("metadata");
         let bytes = std::fs::read(&file).map_err(|error| Error::io(&file, error))?;
         let mut reader = MetadataReader::new(options.metadata);
-        let result = reader.push(&bytes).and_then(|()| reader.snapshot());
-        warnings.extend(reader.take_warnings());
+        let result = reader.push_file(&bytes).and_then(|()| reader.snapshot());
+        warnings.extend(reader.take_warnings().into_iter().map(|warning| Warning {
+            message: format!("{} ({})", warning.message, file.display()),
+            ..warning
+        }));
         let class = result.map_err(|source| Error::Metadata { path: file, source })?;
         let name = options.trace_name.clone().unwrap_or_else(|| trace_name(root, path, &class));
         Ok(Self { path: path.to_path_buf(), class, name })
