@@ -11,15 +11,15 @@ use std::process::{Command, Stdio};
 
 /// Rounds; the table shows medians over them.
 const ROUNDS: usize = 3;
-/// Batches of 20,000 events in a round.
-const BATCHES: &str = "60";
+/// Batches of 20,000 events in a round: several laps of the ring, whose first lap touches new memory.
+const BATCHES: &str = "300";
 /// Batches of each row of the Rust program.
 const RUST_BATCHES: &str = "200";
 
 const FLIGHT: Channel<'_> =
     Channel { options: &["--overwrite", "--subbuf-size=4M", "--num-subbuf=4"], flight_recorder: true };
 const DISCARD: Channel<'_> =
-    Channel { options: &["--discard", "--subbuf-size=4M", "--num-subbuf=16"], flight_recorder: false };
+    Channel { options: &["--discard", "--subbuf-size=1M", "--num-subbuf=16"], flight_recorder: false };
 const ORDERED: Channel<'_> = Channel {
     options: &["--overwrite", "--subbuf-size=4M", "--num-subbuf=4", "--ordered"],
     flight_recorder: true,

@@ -41,7 +41,7 @@ fn emit_case(name: &str, geometry: Geometry, payload_bytes: usize) {
             // SAFETY: the stage has room for head, payload and tail, and is used here alone.
             let outcome = unsafe {
                 at.cast::<u64>().write(i);
-                producer.emit(thread(), 2, at, payload_bytes)
+                emit(&producer, 2, at, payload_bytes)
             };
             debug_assert!(matches!(outcome, Emit::Published | Emit::Opened));
             black_box(outcome);

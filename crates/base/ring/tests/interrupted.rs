@@ -106,9 +106,12 @@ fn a_producer_killed_at_any_instruction_leaves_a_whole_ring() {
         let died = kill_at_every_instruction(
             |attempt| {
                 for (i, (id, count)) in (1..).zip([(3, 4), (70_000, 20), (3, 400), (3, 2000)]) {
-                    payload(9, 4 * attempt + i, count, &mut bytes);
+                    payload(9, 6 * attempt + i, count, &mut bytes);
                     stage.emit(&producer, id, &bytes);
                 }
+                payload(9, 6 * attempt + 5, 4, &mut bytes);
+                stage.emit_in_whole_section(&producer, 3, &bytes);
+                stage.emit(&producer, WORD_ID, &word(9, 6 * attempt + 6));
             },
             || {
                 survivors_number += 1;

@@ -47,10 +47,15 @@ fn record(thread: u32, random: &mut Random, stage: &mut [u8; 4096]) {
     let head = sillage_ring::STAGE_HEAD_BYTES;
     let id = if (size >> 40).is_multiple_of(16) { 70_000 } else { 1 };
     // No allocation here: this also runs in a signal handler.
-    fill(thread, number, count, &mut stage[head..]);
+    let (id, len) = if (size >> 44).is_multiple_of(4) {
+        stage[head..][..8].copy_from_slice(&word(thread, number));
+        (WORD_ID, 8)
+    } else {
+        fill(thread, number, count, &mut stage[head..]);
+        (id, PAYLOAD_HEAD + count)
+    };
     // SAFETY: the array has room for head, payload and tail, and only this frame uses it.
-    let outcome =
-        unsafe { producer.emit(support::thread(), id, stage.as_mut_ptr().add(head), PAYLOAD_HEAD + count) };
+    let outcome = unsafe { emit(producer, id, stage.as_mut_ptr().add(head), len) };
     match outcome {
         Emit::Published | Emit::Opened => progress.done.store(number, Ordering::Relaxed),
         Emit::Full { cpu } => {

@@ -17,7 +17,7 @@ use sillage_tracer_user::channel::record;
 use sillage_tracer_user::field::Field as _;
 use sillage_tracer_user::registry::{self, Binder, Described, ModuleNode, ProviderNode};
 use sillage_tracer_user::site::{Probe, Site, bytes};
-use sillage_tracer_user::thread::{self, Level, NoLevel, PAYLOAD_BYTES_MAX, Thread};
+use sillage_tracer_user::thread::{self, Level, NoLevel, PAYLOAD_BYTES_MAX};
 use sillage_tracer_user::{rcu, text};
 
 const TRACEF_SIGNATURE: &CStr = c"const char *, msg, unsigned int, len, void *, ip";
@@ -75,7 +75,7 @@ unsafe fn log(site: &Site, place: Option<Place>, format: *const c_char, ap: *mut
         Ok(level) => {
             // SAFETY: the level is ours; the caller's promise.
             unsafe {
-                stage(site, place, thread, level, format, ap);
+                stage(site, place, level, format, ap);
                 thread.release(level);
             }
         }
@@ -91,7 +91,6 @@ unsafe fn log(site: &Site, place: Option<Place>, format: *const c_char, ap: *mut
 unsafe fn stage(
     site: &Site,
     place: Option<Place>,
-    thread: &Thread,
     level: *mut Level,
     format: *const c_char,
     ap: *mut c_void,
@@ -122,7 +121,7 @@ unsafe fn stage(
         let size_bytes = message as usize + length as usize - Level::payload(level) as usize;
         each_probe(site, |probe| {
             if probe.function == our_function() {
-                record(recorder::of_probe(probe.data), thread, level, size_bytes);
+                record(recorder::of_probe(probe.data), level, size_bytes);
             } else {
                 call(probe, place, message.cast(), length);
             }

@@ -11,12 +11,12 @@ use crate::layout::{
 use alloc::alloc::{Layout, alloc, dealloc};
 use core::ffi::{c_char, c_int, c_void};
 use sillage_ring::layout::LostReason;
-use sillage_tracer_user::channel::{Recorder, record};
+use sillage_tracer_user::channel::{Recorder, record, record_short};
 use sillage_tracer_user::rcu;
 use sillage_tracer_user::registry::Binder;
 use sillage_tracer_user::site::Probe;
 use sillage_tracer_user::text::{copy_bytes, copy_text};
-use sillage_tracer_user::thread::{self, Level, NoLevel, PAYLOAD_BYTES_MAX, Thread};
+use sillage_tracer_user::thread::{self, Level, NoLevel, PAYLOAD_BYTES_MAX};
 
 /// Everything about one event in one channel.
 #[repr(C, align(64))]
@@ -189,10 +189,25 @@ unsafe extern "C" fn commit(context: *mut Context) {
         if end.is_null() {
             return wiped();
         }
-        let thread: &Thread = &*Level::thread(level);
         let len = end as usize - Level::payload(level) as usize;
-        record(recorder(context), thread, level, len);
-        // The level remembers the thread better than a register across the publication.
+        if !record_short(recorder(context), level, len) {
+            return commit_slowly(level);
+        }
+        (*Level::thread(level)).release(level);
+    }
+}
+
+/// From the level alone, so that the hot path need not keep anything else: it was taken with the
+/// context's address.
+///
+/// # Safety
+/// As `commit`.
+#[inline(never)]
+unsafe extern "C" fn commit_slowly(level: *mut Level) {
+    // SAFETY: as above.
+    unsafe {
+        let len = (*level).pos as usize - Level::payload(level) as usize;
+        record(recorder(Level::frame(level) as *mut Context), level, len);
         (*Level::thread(level)).release(level);
     }
 }
@@ -200,7 +215,8 @@ unsafe extern "C" fn commit(context: *mut Context) {
 /// The process was forked in a signal handler between reserve and commit: this is the child, and the
 /// record is the parent's.
 #[cold]
-fn wiped() {
+#[inline(never)]
+extern "C" fn wiped() {
     rcu::restore_one_section(thread::get());
 }
 
@@ -230,20 +246,12 @@ unsafe extern "C" fn write(context: *mut Context, from: *const u8, len: usize, _
     unsafe {
         let level = (*context).level;
         let at = (*level).pos;
-        if !at.is_null() {
-            // Stored as a whole word, which the ring's loads can then take from the store buffer.
-            if len == 4 {
-                at.cast::<u64>().write_unaligned(from.cast::<u32>().read_unaligned().into());
-                (*level).pos = at.add(4);
-                return;
-            }
-            if len == 8 {
-                at.cast::<u64>().write_unaligned(from.cast::<u64>().read_unaligned());
-                (*level).pos = at.add(8);
-                return;
-            }
+        if len != 4 || at.is_null() {
+            return write_any(context, from, len);
         }
-        write_any(context, from, len);
+        // Stored as a whole word, which the ring's loads can then take from the store buffer.
+        at.cast::<u64>().write_unaligned(from.cast::<u32>().read_unaligned().into());
+        (*level).pos = at.add(4);
     }
 }
 
@@ -254,8 +262,12 @@ unsafe extern "C" fn write_any(context: *mut Context, from: *const u8, len: usiz
     // SAFETY: the caller's promise, and the room that `advance` found.
     unsafe {
         let at = advance(context, len);
-        if !at.is_null() {
-            copy_bytes(at, from, len);
+        if at.is_null() {
+            return;
+        }
+        match len {
+            8 => at.cast::<u64>().write_unaligned(from.cast::<u64>().read_unaligned()),
+            _ => copy_bytes(at, from, len),
         }
     }
 }

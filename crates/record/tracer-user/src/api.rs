@@ -16,7 +16,7 @@
 //! tracepoints of a binary register before `main`. A plugin with tracepoints must not be unloaded
 //! (link it with `-z nodelete`), because it has a thread of its own.
 
-use crate::channel::{Recorder, record};
+use crate::channel::{Recorder, record, record_short};
 use crate::listener::{self, Wait};
 use crate::registry::{self, Binder, Described, ModuleNode, ProviderNode};
 use crate::site::{Probe, Site};
@@ -130,7 +130,6 @@ pub fn announce() {
 
 /// An event under way: inside a read section, with a level to write to.
 pub struct Stage {
-    thread: &'static Thread,
     level: *mut Level,
 }
 
@@ -146,7 +145,7 @@ impl Stage {
             return None;
         }
         match thread.take(frame) {
-            Ok(level) => Some(Stage { thread, level }),
+            Ok(level) => Some(Stage { level }),
             Err(NoLevel::Lost(reason)) => {
                 lose(site, thread, reason);
                 None
@@ -172,7 +171,7 @@ impl Stage {
     pub unsafe fn finish(self, site: &Site, end: *mut u8) {
         let len = end as usize - self.payload() as usize;
         // SAFETY: the level is this thread's, in the read section that `begin` entered.
-        unsafe { publish(site, self.thread, self.level, len) };
+        unsafe { publish(site, self.level, len) };
     }
 }
 
@@ -181,40 +180,45 @@ impl Stage {
 /// # Safety
 /// As [`record`].
 #[inline(never)]
-unsafe fn publish(site: &Site, thread: &Thread, level: *mut Level, len: usize) {
-    let at = site.probes.load(Ordering::Acquire); // pairs with the Release in `Site::publish`
-    if !at.is_null() {
-        // SAFETY: a list of probes ends with a null function; those of Rust sites have recorders, which
-        // live until the last reader left.
-        unsafe {
-            if !(*at.add(1)).function.is_null() {
-                publish_more(at.add(1), thread, level, len);
-            }
-            record(&*(*at).data.cast::<Recorder>(), thread, level, len);
+unsafe fn publish(site: &Site, level: *mut Level, len: usize) {
+    // SAFETY: a list of probes ends with a null function; those of Rust sites have recorders, which
+    // live until the last reader left; the stage took the level in this thread.
+    unsafe {
+        let at = site.probes.load(Ordering::Acquire); // pairs with the Release in `Site::publish`
+        let alone = !at.is_null() && (*at.add(1)).function.is_null();
+        if !alone || !record_short(&*(*at).data.cast::<Recorder>(), level, len) {
+            return publish_slowly(at, level, len);
         }
+        leave(level);
     }
-    // SAFETY: the stage took it in this thread, which the level remembers better than a register
-    // across the publication.
+}
+
+/// # Safety
+/// As [`record`]; `at` is a list of probes, or null.
+#[inline(never)]
+unsafe fn publish_slowly(mut at: *mut Probe, level: *mut Level, len: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        while !at.is_null() && !(*at).function.is_null() {
+            record(&*(*at).data.cast::<Recorder>(), level, len);
+            at = at.add(1);
+        }
+        leave(level);
+    }
+}
+
+/// Gives back the level, and leaves the read section.
+///
+/// # Safety
+/// The stage took `level` in this thread, which the level remembers better than a register across
+/// the publication.
+#[inline(always)]
+unsafe fn leave(level: *mut Level) {
+    // SAFETY: the caller's promise.
     unsafe {
         let thread = &*Level::thread(level);
         thread.release(level);
         rcu::leave(thread);
-    }
-}
-
-/// The same bytes go to the other channels.
-///
-/// # Safety
-/// As [`record`]; `at` is a list of probes.
-#[cold]
-#[inline(never)]
-unsafe fn publish_more(mut at: *mut Probe, thread: &Thread, level: *mut Level, len: usize) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        while !(*at).function.is_null() {
-            record(&*(*at).data.cast::<Recorder>(), thread, level, len);
-            at = at.add(1);
-        }
     }
 }
 

@@ -223,6 +223,8 @@ impl Channel {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn count_without_rings(&self) {
         if self.memory.set.len() < 2 * PAGE_BYTES as usize {
             return;
@@ -260,12 +262,15 @@ impl Channel {
 pub struct Recorder {
     channel: *const Channel,
     event_id: u32,
+    /// The channel's producer has [`Producer::emit_short`] for this event.
+    short: bool,
 }
 
 impl Recorder {
     /// The recorder of event `event_id`; whoever publishes it keeps `channel` until the last reader left.
     pub fn new(channel: &Arc<Channel>, event_id: u32) -> Recorder {
-        Recorder { channel: Arc::as_ptr(channel), event_id }
+        let short = channel.producer.as_ref().is_some_and(|p| p.has_short(event_id));
+        Recorder { channel: Arc::as_ptr(channel), event_id, short }
     }
 
     /// Its channel.
@@ -278,26 +283,44 @@ impl Recorder {
     }
 }
 
+/// Publishes the first `len` payload bytes of `level` if that is done straight away. False: nothing
+/// happened, and [`record`] is to be called.
+///
+/// # Safety
+/// As [`record`].
+#[inline(always)]
+pub unsafe fn record_short(recorder: &Recorder, level: *mut Level, len: usize) -> bool {
+    if !recorder.short {
+        return false;
+    }
+    // SAFETY: `short` says that there is a producer that takes this event; channels outlive the read
+    // section; a level has the bytes around its payload that the ring asks for, belongs to this thread,
+    // and a vfork child gets none.
+    unsafe {
+        let producer = (*recorder.channel).producer.as_ref().unwrap_unchecked();
+        producer.emit_short::<{ Level::PAYLOAD_AT }>(recorder.event_id, level.cast(), len)
+    }
+}
+
 /// Publishes the first `len` payload bytes of `level`.
 ///
 /// # Safety
 /// Inside the read section of the thread that took `level`, in which the recorder was found; the
 /// bytes were written.
-#[inline(always)]
-pub unsafe fn record(recorder: &Recorder, thread: &Thread, level: *mut Level, len: usize) {
-    let staged = Level::payload(level);
-    let token = NonZeroUsize::from(core::ptr::NonNull::from(thread).addr());
-    // SAFETY: channels outlive the read section.
-    let channel = unsafe { &*recorder.channel };
-    let Some(producer) = &channel.producer else {
-        return channel.count_without_rings();
-    };
-    // SAFETY: a level has the bytes around its payload that the ring asks for, belongs to this thread,
-    // and a vfork child gets none.
-    let outcome = unsafe { producer.emit(token, recorder.event_id, staged, len) };
-    if outcome != Emit::Published {
-        // SAFETY: passed on.
-        unsafe { settle(recorder, producer, thread, level, len, outcome) };
+pub unsafe fn record(recorder: &Recorder, level: *mut Level, len: usize) {
+    // SAFETY: the caller's promise; channels outlive the read section.
+    unsafe {
+        let thread = &*Level::thread(level);
+        let token = NonZeroUsize::from(core::ptr::NonNull::from(thread).addr());
+        let Some(producer) = &(*recorder.channel).producer else {
+            return (*recorder.channel).count_without_rings();
+        };
+        // A level has the bytes around its payload that the ring asks for, belongs to this thread, and a
+        // vfork child gets none.
+        let outcome = producer.emit(token, recorder.event_id, Level::payload(level), len);
+        if outcome != Emit::Published {
+            settle(recorder, producer, thread, level, len, outcome);
+        }
     }
 }
 

@@ -122,7 +122,22 @@ fn is_gone(frame_tag: u64, frame: usize) -> bool {
 /// Leaves the section.
 #[inline(always)]
 pub fn leave(thread: &Thread) {
-    fence_reader(thread);
+    if thread.fences.load(Ordering::Relaxed) != 0 {
+        return leave_fenced(thread);
+    }
+    compiler_fence(Ordering::SeqCst); // pairs with the membarrier in `wait_for_readers`
+    uncount(thread);
+}
+
+#[cold]
+#[inline(never)]
+fn leave_fenced(thread: &Thread) {
+    fence(Ordering::SeqCst);
+    uncount(thread);
+}
+
+#[inline(always)]
+fn uncount(thread: &Thread) {
     thread.ctr.store(thread.ctr.load(Ordering::Relaxed).wrapping_sub(COUNT), Ordering::Relaxed);
 }
 

@@ -82,10 +82,22 @@ const _: () = assert!(core::mem::offset_of!(Level, payload) == 64);
 const _: () = assert!(core::mem::offset_of!(Thread, ctr) == 0);
 
 impl Level {
+    /// Where the payload begins.
+    pub const PAYLOAD_AT: usize = core::mem::offset_of!(Level, payload);
+
     /// First byte of the payload.
     #[inline(always)]
     pub fn payload(level: *mut Level) -> *mut u8 {
-        level.cast::<u8>().wrapping_add(core::mem::offset_of!(Level, payload))
+        level.cast::<u8>().wrapping_add(Level::PAYLOAD_AT)
+    }
+
+    /// The `frame` with which the level was taken.
+    ///
+    /// # Safety
+    /// `level` came from [`Thread::take`].
+    pub unsafe fn frame(level: *mut Level) -> usize {
+        // SAFETY: as in `thread`.
+        unsafe { (*level).frame }
     }
 
     /// The thread that took the level.

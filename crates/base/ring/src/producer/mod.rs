@@ -12,6 +12,8 @@
 mod locked;
 #[cfg(all(target_arch = "x86_64", not(loom)))]
 mod rseq;
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+mod short;
 pub(crate) mod steps;
 
 use crate::clock::ClockPage;

@@ -218,7 +218,7 @@ impl Producer {
     ///
     /// # Safety
     /// As [`Producer::emit`].
-    #[inline(always)]
+    #[inline(never)]
     pub(super) unsafe fn emit_plain(&self, id: u32, staged: *mut u8, len: usize) -> Emit {
         let (result, ring): (u64, *const u8);
         // SAFETY: `from_mapping` checked the geometry that bounds every address; the caller of `emit`

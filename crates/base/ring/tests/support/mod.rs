@@ -195,10 +195,42 @@ impl Stage {
     }
 
     pub fn emit(&mut self, producer: &Producer, id: u32, payload: &[u8]) -> Emit {
-        self.0[STAGE_HEAD_BYTES..][..payload.len()].copy_from_slice(payload);
         // SAFETY: the box has head and tail around the payload, and is borrowed mutably.
-        unsafe { producer.emit(thread(), id, self.0.as_mut_ptr().add(STAGE_HEAD_BYTES), payload.len()) }
+        unsafe { emit(producer, id, self.filled(payload), payload.len()) }
     }
+
+    /// Never by the straight line.
+    pub fn emit_in_whole_section(&mut self, producer: &Producer, id: u32, payload: &[u8]) -> Emit {
+        // SAFETY: as in `emit`.
+        unsafe { producer.emit(thread(), id, self.filled(payload), payload.len()) }
+    }
+
+    fn filled(&mut self, payload: &[u8]) -> *mut u8 {
+        self.0[STAGE_HEAD_BYTES..][..payload.len()].copy_from_slice(payload);
+        self.0[STAGE_HEAD_BYTES..].as_mut_ptr()
+    }
+}
+
+/// As the tracer does it: straight away if possible.
+///
+/// # Safety
+/// As [`Producer::emit`].
+pub unsafe fn emit(producer: &Producer, id: u32, staged: *mut u8, len: usize) -> Emit {
+    // SAFETY: the caller's promise; `has_short` was asked.
+    unsafe {
+        if producer.has_short(id) && producer.emit_short::<0>(id, staged, len) {
+            return Emit::Published;
+        }
+        producer.emit(thread(), id, staged, len)
+    }
+}
+
+/// Id of records whose payload is one [`word`].
+pub const WORD_ID: u32 = 0x7777;
+
+/// The payload of such a record: thread u24, number u40.
+pub fn word(thread: u32, number: u64) -> [u8; 8] {
+    (number << 24 | u64::from(thread)).to_le_bytes()
 }
 
 /// Self-describing test payload: thread u32, number u64, count u16, then `count` derived bytes.
@@ -308,6 +340,12 @@ pub fn decode(form: HeaderForm, packet: &Written) -> Vec<Record> {
         };
         assert!(ts >= clock && ts <= packet.end_ts, "time {ts} after {clock}, packet ends {}", packet.end_ts);
         clock = ts;
+        if id == u64::from(WORD_ID) {
+            let (thread, number) = (word(at, 3) as u32, word(at + 3, 5));
+            at += 8;
+            out.push(Record { id: WORD_ID, ts, extended, thread, number });
+            continue;
+        }
         let (thread, number, count) = (word(at, 4) as u32, word(at + 4, 8), word(at + 12, 2) as usize);
         let bytes = &b[at + PAYLOAD_HEAD..at + PAYLOAD_HEAD + count];
         let torn = bytes.iter().enumerate().position(|(i, x)| *x != derived(thread, number, i));

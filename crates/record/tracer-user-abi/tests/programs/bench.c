@@ -34,6 +34,8 @@
 
 static const char *which;
 static int batches;
+/* CPU of the first thread; the others follow on the next ones. */
+static int first_cpu;
 static pthread_barrier_t start;
 
 struct result {
@@ -141,7 +143,7 @@ static void *run(void *argument)
 	int i;
 
 	CPU_ZERO(&cpus);
-	CPU_SET((sched_getcpu() + result->number) % (int) sysconf(_SC_NPROCESSORS_ONLN), &cpus);
+	CPU_SET((first_cpu + result->number) % (int) sysconf(_SC_NPROCESSORS_ONLN), &cpus);
 	sched_setaffinity(0, sizeof cpus, &cpus);
 	if (getenv("BENCH_FIFO"))
 		sched_setscheduler(0, SCHED_FIFO, &priority);
@@ -174,6 +176,7 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	which = argv[1];
+	first_cpu = sched_getcpu();
 	batches = atoi(argv[2]);
 	if (!strcmp(which, "known_work")) {
 		printf("known_work best %.0f\n", best_known_work());
