@@ -1,5 +1,6 @@
 //! Channel settings with LTTng's defaults and its rounding.
 
+use crate::Domain;
 use crate::limits::{SUBBUF_BYTES_MAX, SUBBUF_BYTES_MIN, SUBBUF_COUNT_MAX};
 use thiserror::Error;
 
@@ -23,7 +24,7 @@ pub enum BlockingTimeout {
     Forever,
 }
 
-/// The settings of a user-space channel with per-user buffers.
+/// The settings of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ChannelSettings {
     /// Bytes of a sub-buffer, a power of two.
@@ -44,22 +45,40 @@ pub struct ChannelSettings {
     pub tracefile_count: u64,
     /// True when events carry the fenced clock (`ordered`).
     pub ordered_clock: bool,
+    /// Bytes for all rings together, from which the sub-buffers' size and number follow; 0: those count.
+    pub memory_bytes: u64,
+    /// Kernel: what the session daemon itself does is recorded too.
+    pub include_self: bool,
 }
 
-impl Default for ChannelSettings {
-    /// LTTng's defaults for per-user buffers: 4 sub-buffers of 512 KiB, discard, no timers.
-    fn default() -> Self {
+impl ChannelSettings {
+    /// LTTng's defaults: 4 sub-buffers, of 1 MiB with a read timer of 200 ms in the kernel domain, of
+    /// 512 KiB without timers for programs (per-user buffers); discard.
+    pub const fn of(domain: Domain) -> ChannelSettings {
+        let (subbuf_bytes, read_timer_us) = match domain {
+            Domain::Kernel => (1 << 20, 200_000),
+            Domain::User => (512 << 10, 0),
+        };
         ChannelSettings {
-            subbuf_bytes: 512 << 10,
+            subbuf_bytes,
             subbuf_count: 4,
             loss_mode: LossMode::Discard,
             blocking_timeout: BlockingTimeout::None,
             switch_timer_us: 0,
-            read_timer_us: 0,
+            read_timer_us,
             tracefile_bytes: 0,
             tracefile_count: 0,
             ordered_clock: false,
+            memory_bytes: 0,
+            include_self: false,
         }
+    }
+}
+
+impl Default for ChannelSettings {
+    /// Those of the user-space domain.
+    fn default() -> Self {
+        ChannelSettings::of(Domain::User)
     }
 }
 
@@ -89,7 +108,26 @@ pub enum ChannelError {
     TracefileTooSmall(u64),
 }
 
+/// Sub-buffers of a ring whose size follows from a memory budget: enough that one being written out
+/// leaves most of the ring to producers.
+const BUDGET_SUBBUFS: u64 = 8;
+/// Largest sub-buffer of such a ring: more only makes packets late.
+const BUDGET_SUBBUF_BYTES_MAX: u64 = 4 << 20;
+
 impl ChannelSettings {
+    /// Shares a memory budget out to so many rings: the largest sub-buffers and then as many of them as
+    /// do not exceed it, but never less than the smallest ring.
+    pub fn shared_out(mut self, rings: u64) -> ChannelSettings {
+        if self.memory_bytes == 0 {
+            return self;
+        }
+        let ring = (self.memory_bytes / rings.max(1)).max(BUDGET_SUBBUFS * SUBBUF_BYTES_MIN);
+        let ring = 1 << ring.ilog2();
+        self.subbuf_bytes = (ring / BUDGET_SUBBUFS).min(BUDGET_SUBBUF_BYTES_MAX);
+        self.subbuf_count = (ring / self.subbuf_bytes).min(SUBBUF_COUNT_MAX);
+        self
+    }
+
     /// Rounds sizes up to powers of two (as LTTng does) and checks the whole.
     pub fn normalised(mut self) -> Result<ChannelSettings, ChannelError> {
         if self.subbuf_bytes == 0 {
@@ -135,5 +173,18 @@ mod tests {
         let flight =
             ChannelSettings { subbuf_count: 2, loss_mode: LossMode::Overwrite, ..Default::default() };
         assert_eq!(flight.normalised().map(|c| c.subbuf_count), Ok(4));
+    }
+
+    #[test]
+    fn a_budget_is_shared_out_to_all_rings() {
+        let shared = |memory_bytes, rings| {
+            let s = ChannelSettings { memory_bytes, ..Default::default() }.shared_out(rings);
+            (s.subbuf_bytes, s.subbuf_count)
+        };
+        assert_eq!(shared(0, 2), (512 << 10, 4), "no budget");
+        assert_eq!(shared(64 << 20, 2), (4 << 20, 8));
+        assert_eq!(shared(64 << 20, 3), (2 << 20, 8), "never more than the budget");
+        assert_eq!(shared(1 << 30, 2), (4 << 20, 128));
+        assert_eq!(shared(1, 512), (4096, 8), "never less than a ring needs");
     }
 }

@@ -11,6 +11,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod channel;
+pub mod domain;
 pub mod field;
 pub mod limits;
 pub mod loglevel;
@@ -20,8 +21,9 @@ pub mod size;
 pub mod tracepoint;
 
 pub use channel::{BlockingTimeout, ChannelSettings, LossMode};
+pub use domain::Domain;
 pub use field::{Encoding, EnumEntry, EnumValue, Field, FieldType, FloatType, IntegerType};
 pub use loglevel::LogLevel;
 pub use pattern::Pattern;
-pub use rule::{EventRule, LogLevelRule};
+pub use rule::{EventRule, Instrumentation, LogLevelRule};
 pub use tracepoint::Tracepoint;

@@ -26,6 +26,8 @@ pub const SUBBUF_BYTES_MAX: u64 = 1 << 30;
 pub const SUBBUF_COUNT_MAX: u64 = 4096;
 /// Channels of one session.
 pub const CHANNELS_MAX: usize = 256;
+/// Context fields of one channel.
+pub const CONTEXTS_MAX: usize = 256;
 /// Event rules of one channel.
 pub const RULES_MAX: usize = 4096;
 /// Sessions of one daemon.

@@ -7,18 +7,25 @@
 //! Errors carry LTTng's number and text ([`ErrorCode`]): scripts compare them. This side knows no
 //! clock and no zone, so dates come from the client, in its local time.
 
+mod values;
+
+pub use values::{get_domain, get_rule, get_settings, put_domain, put_rule, put_settings};
+
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::program::{get_tracepoint, put_tracepoint};
-use alloc::{string::String, vec::Vec};
-use sillage_model::limits::{CHANNELS_MAX, NAME_BYTES_MAX, RULES_MAX};
-use sillage_model::{
-    BlockingTimeout, ChannelSettings, EventRule, LogLevel, LogLevelRule, LossMode, Pattern, Tracepoint,
-};
+use alloc::{boxed::Box, string::String, vec::Vec};
+use sillage_model::limits::{CHANNELS_MAX, CONTEXTS_MAX, FIELDS_MAX, NAME_BYTES_MAX, RULES_MAX};
+use sillage_model::{ChannelSettings, Domain, EventRule, Tracepoint};
+use values::{cut, get_totals, put_totals};
 
 /// Version of this protocol; the first two bytes of every request.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 /// Bytes of a path in a message.
 pub const PATH_BYTES_MAX: usize = 4096;
+/// Bytes of a filter expression.
+pub const FILTER_BYTES_MAX: usize = 65_536;
+/// Reasons that a status names.
+const REASONS_MAX: usize = 64;
 
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $name:ident = $number:literal, $text:literal;)*) => {
@@ -53,7 +60,27 @@ error_codes! {
     /// The name is taken.
     SessionExists = 28, "Session name already exists";
     /// A limit of the daemon.
-    Limit = 37, "Unable to allocate memory";
+    Limit = 26, "Not enough memory";
+    /// Not in this domain.
+    NotSupported = 15, "Operation not supported";
+    /// Kernel: no rule of that name.
+    KernelNoEvent = 29, "Event not found";
+    /// Kernel: it cannot be traced; the detail says why.
+    KernelNotAvailable = 33, "Kernel tracer not available";
+    /// Kernel: the rule exists and is enabled.
+    KernelEventExists = 35, "Kernel event already exists";
+    /// Kernel: the channel exists and is enabled.
+    KernelChannelExists = 37, "Kernel channel already exists";
+    /// Kernel: no channel of that name.
+    KernelNoChannel = 39, "Kernel channel not found";
+    /// Kernel: the context cannot be had.
+    KernelContext = 42, "Add kernel context failed";
+    /// Kernel: the rule cannot be recorded.
+    KernelEnable = 43, "Enable kernel event failed";
+    /// Kernel: the rings cannot be had.
+    KernelStart = 46, "Starting kernel trace failed";
+    /// A filter that says nothing.
+    FilterInvalid = 106, "Invalid filter bytecode";
     /// The rule exists and is enabled.
     EventEnabled = 55, "UST event already enabled";
     /// The channel exists and is enabled.
@@ -118,6 +145,8 @@ pub enum Request {
     EnableChannel {
         /// Session.
         session: String,
+        /// Domain.
+        domain: Domain,
         /// Channel.
         channel: String,
         /// Its settings, already normalised (ignored when it exists).
@@ -127,6 +156,8 @@ pub enum Request {
     DisableChannel {
         /// Session.
         session: String,
+        /// Domain.
+        domain: Domain,
         /// Channel.
         channel: String,
     },
@@ -134,6 +165,8 @@ pub enum Request {
     EnableEvent {
         /// Session.
         session: String,
+        /// Domain.
+        domain: Domain,
         /// Channel; None: the only one, or a new `channel0`.
         channel: Option<String>,
         /// The rule.
@@ -143,6 +176,8 @@ pub enum Request {
     DisableEvent {
         /// Session.
         session: String,
+        /// Domain.
+        domain: Domain,
         /// Channel; None: `channel0`.
         channel: Option<String>,
         /// The pattern; None: all rules.
@@ -168,6 +203,51 @@ pub enum Request {
         /// Session.
         session: String,
     },
+    /// Events that the kernel has. Answer: `Event` for each.
+    ListEvents {
+        /// Which.
+        instrumentation: ListedEvents,
+    },
+    /// What the kernel tracer has and lacks. Answer: `Kernel`.
+    KernelStatus,
+    /// Puts a context field into the records of channels.
+    AddContext {
+        /// Session.
+        session: String,
+        /// Domain.
+        domain: Domain,
+        /// Channel; None: all of the domain.
+        channel: Option<String>,
+        /// LTTng's name of the field.
+        context: String,
+    },
+}
+
+/// Which of the kernel's events are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListedEvents {
+    /// Tracepoints.
+    Tracepoints,
+    /// System calls.
+    Syscalls,
+}
+
+/// One event that the kernel has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventInfo {
+    /// LTTng's name of it.
+    pub name: String,
+    /// Its fields, and what they are: `integer`, `string` and so on.
+    pub fields: Vec<(String, String)>,
+}
+
+/// The kernel tracer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KernelInfo {
+    /// How it records, in words; empty: not at all.
+    pub back_end: String,
+    /// What it lacks and what would mend that, one reason each.
+    pub lacks: Vec<String>,
 }
 
 /// One session.
@@ -206,6 +286,8 @@ pub struct ChannelTotals {
     pub uncounted_packets: u64,
     /// Event classes that do not fit any more, or that wait for the metadata to be writable.
     pub refused_classes: u64,
+    /// Records that the kernel lost outside of rings: on CPUs without one, and of programs that it did not run.
+    pub kernel_lost: u64,
     /// Rings that were retired, each with its reason; and the last write error.
     pub troubles: Vec<String>,
 }
@@ -226,8 +308,12 @@ pub struct Summary {
 pub struct ChannelInfo {
     /// Name.
     pub name: String,
+    /// Domain.
+    pub domain: Domain,
     /// Enabled.
     pub enabled: bool,
+    /// Context fields of its records.
+    pub contexts: Vec<String>,
     /// Settings.
     pub settings: ChannelSettings,
     /// What it recorded.
@@ -278,7 +364,7 @@ pub enum Reply {
     /// A session.
     Session(SessionInfo),
     /// A channel of the session before.
-    Channel(ChannelInfo),
+    Channel(Box<ChannelInfo>),
     /// A rule of the channel before.
     Rule(EventRule),
     /// A program.
@@ -289,6 +375,10 @@ pub enum Reply {
     ChannelName(String),
     /// What was recorded.
     Summary(Summary),
+    /// An event of the kernel.
+    Event(EventInfo),
+    /// The kernel tracer.
+    Kernel(KernelInfo),
 }
 
 impl Request {
@@ -304,6 +394,11 @@ impl Request {
             w.str(session);
             w
         };
+        let in_domain = |kind, session: &str, domain| {
+            let mut w = one(kind, session);
+            put_domain(&mut w, domain);
+            w
+        };
         match self {
             Request::Ping => begin(1),
             Request::Create { session, output, created, record } => {
@@ -316,25 +411,25 @@ impl Request {
             Request::ListSessions => begin(3),
             Request::Describe { session } => one(4, session),
             Request::ListPrograms => begin(5),
-            Request::EnableChannel { session, channel, settings } => {
-                let mut w = one(6, session);
+            Request::EnableChannel { session, domain, channel, settings } => {
+                let mut w = in_domain(6, session, *domain);
                 w.str(channel);
                 put_settings(&mut w, settings);
                 w
             }
-            Request::DisableChannel { session, channel } => {
-                let mut w = one(7, session);
+            Request::DisableChannel { session, domain, channel } => {
+                let mut w = in_domain(7, session, *domain);
                 w.str(channel);
                 w
             }
-            Request::EnableEvent { session, channel, rule } => {
-                let mut w = one(8, session);
+            Request::EnableEvent { session, domain, channel, rule } => {
+                let mut w = in_domain(8, session, *domain);
                 w.option(channel.as_deref(), |w, c| w.str(c));
                 put_rule(&mut w, rule);
                 w
             }
-            Request::DisableEvent { session, channel, pattern } => {
-                let mut w = one(9, session);
+            Request::DisableEvent { session, domain, channel, pattern } => {
+                let mut w = in_domain(9, session, *domain);
                 w.option(channel.as_deref(), |w, c| w.str(c));
                 w.option(pattern.as_deref(), |w, p| w.str(p));
                 w
@@ -343,6 +438,18 @@ impl Request {
             Request::Stop { session } => one(11, session),
             Request::Destroy { session } => one(12, session),
             Request::Summary { session } => one(13, session),
+            Request::ListEvents { instrumentation } => {
+                let mut w = begin(14);
+                w.bool(*instrumentation == ListedEvents::Syscalls);
+                w
+            }
+            Request::KernelStatus => begin(15),
+            Request::AddContext { session, domain, channel, context } => {
+                let mut w = in_domain(16, session, *domain);
+                w.option(channel.as_deref(), |w, c| w.str(c));
+                w.str(context);
+                w
+            }
         }
         .finish()
     }
@@ -366,11 +473,22 @@ impl Request {
             3 => Request::ListSessions,
             4 => Request::Describe { session: name(r)? },
             5 => Request::ListPrograms,
-            6 => Request::EnableChannel { session: name(r)?, channel: name(r)?, settings: get_settings(r)? },
-            7 => Request::DisableChannel { session: name(r)?, channel: name(r)? },
-            8 => Request::EnableEvent { session: name(r)?, channel: r.option(name)?, rule: get_rule(r)? },
+            6 => Request::EnableChannel {
+                session: name(r)?,
+                domain: get_domain(r)?,
+                channel: name(r)?,
+                settings: get_settings(r)?,
+            },
+            7 => Request::DisableChannel { session: name(r)?, domain: get_domain(r)?, channel: name(r)? },
+            8 => Request::EnableEvent {
+                session: name(r)?,
+                domain: get_domain(r)?,
+                channel: r.option(name)?,
+                rule: get_rule(r)?,
+            },
             9 => Request::DisableEvent {
                 session: name(r)?,
+                domain: get_domain(r)?,
                 channel: r.option(name)?,
                 pattern: r.option(|r| r.string(2 * NAME_BYTES_MAX + 1))?,
             },
@@ -378,6 +496,16 @@ impl Request {
             11 => Request::Stop { session: name(r)? },
             12 => Request::Destroy { session: name(r)? },
             13 => Request::Summary { session: name(r)? },
+            14 => Request::ListEvents {
+                instrumentation: if r.bool()? { ListedEvents::Syscalls } else { ListedEvents::Tracepoints },
+            },
+            15 => Request::KernelStatus,
+            16 => Request::AddContext {
+                session: name(r)?,
+                domain: get_domain(r)?,
+                channel: r.option(name)?,
+                context: name(r)?,
+            },
             n => return r.unknown("request", n),
         };
         r.end()?;
@@ -404,6 +532,8 @@ impl Reply {
             Reply::Tracepoint(_) => 8,
             Reply::ChannelName(_) => 9,
             Reply::Summary(_) => 10,
+            Reply::Event(_) => 11,
+            Reply::Kernel(_) => 12,
         };
         let mut w = Writer::frame(kind, 0);
         match self {
@@ -428,7 +558,9 @@ impl Reply {
             }
             Reply::Channel(c) => {
                 w.str(&c.name);
+                put_domain(&mut w, c.domain);
                 w.bool(c.enabled);
+                w.list(&c.contexts, |w, name| w.str(name));
                 put_settings(&mut w, &c.settings);
                 put_totals(&mut w, &c.totals);
             }
@@ -446,6 +578,17 @@ impl Reply {
                 w.list(&s.channels, put_totals);
                 w.list(&s.unanswered, |w, p| w.str(cut(p)));
                 w.u32(s.programs);
+            }
+            Reply::Event(e) => {
+                w.str(&e.name);
+                w.list(&e.fields, |w, (name, kind)| {
+                    w.str(cut(name));
+                    w.str(cut(kind));
+                });
+            }
+            Reply::Kernel(k) => {
+                w.str(cut(&k.back_end));
+                w.list(&k.lacks, |w, reason| w.str(reason));
             }
         }
         w.finish()
@@ -475,12 +618,14 @@ impl Reply {
                 uid: r.u32()?,
                 active: r.bool()?,
             }),
-            5 => Reply::Channel(ChannelInfo {
+            5 => Reply::Channel(Box::new(ChannelInfo {
                 name: name(r)?,
+                domain: get_domain(r)?,
                 enabled: r.bool()?,
+                contexts: r.list(CONTEXTS_MAX, name)?,
                 settings: get_settings(r)?,
                 totals: get_totals(r)?,
-            }),
+            })),
             6 => Reply::Rule(get_rule(r)?),
             7 => Reply::Program(ProgramInfo {
                 pid: r.u32()?,
@@ -496,6 +641,14 @@ impl Reply {
                 unanswered: r.list(RULES_MAX, name)?,
                 programs: r.u32()?,
             }),
+            11 => Reply::Event(EventInfo {
+                name: name(r)?,
+                fields: r.list(FIELDS_MAX, |r| Ok((name(r)?, name(r)?)))?,
+            }),
+            12 => Reply::Kernel(KernelInfo {
+                back_end: name(r)?,
+                lacks: r.list(REASONS_MAX, |r| r.string(PATH_BYTES_MAX))?,
+            }),
             n => return r.unknown("reply", n),
         };
         r.end()?;
@@ -503,117 +656,13 @@ impl Reply {
     }
 }
 
-/// As much of a text for people as fits a name.
-fn cut(text: &str) -> &str {
-    let mut end = text.len().min(NAME_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
-}
-
-/// Channel settings; also part of the daemon's own state.
-pub fn put_settings(w: &mut Writer, s: &ChannelSettings) {
-    w.u64(s.subbuf_bytes);
-    w.u64(s.subbuf_count);
-    w.bool(s.loss_mode == LossMode::Overwrite);
-    w.u64(match s.blocking_timeout {
-        BlockingTimeout::None => 0,
-        BlockingTimeout::Us(us) => us,
-        BlockingTimeout::Forever => u64::MAX,
-    });
-    w.u64(s.switch_timer_us);
-    w.u64(s.read_timer_us);
-    w.u64(s.tracefile_bytes);
-    w.u64(s.tracefile_count);
-    w.bool(s.ordered_clock);
-}
-
-/// Inverse of [`put_settings`].
-pub fn get_settings(r: &mut Reader<'_>) -> Result<ChannelSettings, DecodeError> {
-    Ok(ChannelSettings {
-        subbuf_bytes: r.u64()?,
-        subbuf_count: r.u64()?,
-        loss_mode: if r.bool()? { LossMode::Overwrite } else { LossMode::Discard },
-        blocking_timeout: match r.u64()? {
-            0 => BlockingTimeout::None,
-            u64::MAX => BlockingTimeout::Forever,
-            us => BlockingTimeout::Us(us),
-        },
-        switch_timer_us: r.u64()?,
-        read_timer_us: r.u64()?,
-        tracefile_bytes: r.u64()?,
-        tracefile_count: r.u64()?,
-        ordered_clock: r.bool()?,
-    })
-}
-
-/// An event rule; also part of the daemon's own state.
-pub fn put_rule(w: &mut Writer, rule: &EventRule) {
-    w.str(rule.pattern.as_str());
-    w.list(&rule.exclusions, |w, x| w.str(x.as_str()));
-    let (kind, level) = match rule.loglevel {
-        LogLevelRule::Any => (0, LogLevel::DEFAULT),
-        LogLevelRule::AtLeast(level) => (1, level),
-        LogLevelRule::Only(level) => (2, level),
-    };
-    w.u8(kind);
-    w.u8(level.number());
-    w.bool(rule.enabled);
-}
-
-/// Inverse of [`put_rule`].
-pub fn get_rule(r: &mut Reader<'_>) -> Result<EventRule, DecodeError> {
-    let pattern = |r: &mut Reader<'_>| r.string(2 * NAME_BYTES_MAX + 1).map(Pattern::new);
-    Ok(EventRule {
-        pattern: pattern(r)?,
-        exclusions: r.list(RULES_MAX, pattern)?,
-        loglevel: match (r.u8()?, LogLevel::from_number(r.u8()?.into())) {
-            (0, _) => LogLevelRule::Any,
-            (1, level) => LogLevelRule::AtLeast(level),
-            (2, level) => LogLevelRule::Only(level),
-            (n, _) => return r.unknown("log level rule", n),
-        },
-        enabled: r.bool()?,
-    })
-}
-
-fn put_totals(w: &mut Writer, t: &ChannelTotals) {
-    w.str(&t.channel);
-    let dropped = [t.dropped_packets, t.dropped_bytes, t.dropped_records, t.uncounted_packets];
-    for n in [t.packets, t.bytes, t.overwritten].into_iter().chain(dropped).chain([t.refused_classes]) {
-        w.u64(n);
-    }
-    t.lost.iter().for_each(|n| w.u64(*n));
-    w.list(&t.troubles, |w, x| w.str(cut(x)));
-}
-
-fn get_totals(r: &mut Reader<'_>) -> Result<ChannelTotals, DecodeError> {
-    let mut t = ChannelTotals { channel: r.string(NAME_BYTES_MAX)?, ..Default::default() };
-    for n in [
-        &mut t.packets,
-        &mut t.bytes,
-        &mut t.overwritten,
-        &mut t.dropped_packets,
-        &mut t.dropped_bytes,
-        &mut t.dropped_records,
-        &mut t.uncounted_packets,
-        &mut t.refused_classes,
-    ] {
-        *n = r.u64()?;
-    }
-    for n in &mut t.lost {
-        *n = r.u64()?;
-    }
-    t.troubles = r.list(RULES_MAX, |r| r.string(NAME_BYTES_MAX))?;
-    Ok(t)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::values::cut;
     use super::*;
     use crate::codec::{FRAME_HEADER_BYTES, FrameHeader};
     use alloc::vec;
+    use sillage_model::{BlockingTimeout, Instrumentation, LogLevel, LogLevelRule, Pattern};
 
     fn kind(frame: &[u8]) -> u16 {
         FrameHeader::decode(frame[..FRAME_HEADER_BYTES].try_into().unwrap()).unwrap().kind
@@ -621,9 +670,11 @@ mod tests {
 
     fn rule() -> EventRule {
         EventRule {
+            instrumentation: Instrumentation::Function("f".into()),
             pattern: Pattern::new("a:*"),
             exclusions: vec![Pattern::new("a:x")],
             loglevel: LogLevelRule::Only(LogLevel::DEBUG),
+            filter: Some("x == 1".into()),
             enabled: true,
         }
     }
@@ -639,19 +690,38 @@ mod tests {
             Request::ListPrograms,
             Request::EnableChannel {
                 session: session.clone(),
+                domain: Domain::Kernel,
                 channel: "c".into(),
                 settings: ChannelSettings {
                     blocking_timeout: BlockingTimeout::Forever,
                     ..Default::default()
                 },
             },
-            Request::DisableChannel { session: session.clone(), channel: "c".into() },
-            Request::EnableEvent { session: session.clone(), channel: Some("c".into()), rule: rule() },
-            Request::DisableEvent { session: session.clone(), channel: None, pattern: Some("x".into()) },
+            Request::DisableChannel { session: session.clone(), domain: Domain::User, channel: "c".into() },
+            Request::EnableEvent {
+                session: session.clone(),
+                domain: Domain::Kernel,
+                channel: Some("c".into()),
+                rule: rule(),
+            },
+            Request::DisableEvent {
+                session: session.clone(),
+                domain: Domain::Kernel,
+                channel: None,
+                pattern: Some("x".into()),
+            },
             Request::Start { session: session.clone() },
             Request::Stop { session: session.clone() },
             Request::Destroy { session: session.clone() },
-            Request::Summary { session },
+            Request::Summary { session: session.clone() },
+            Request::ListEvents { instrumentation: ListedEvents::Syscalls },
+            Request::KernelStatus,
+            Request::AddContext {
+                session,
+                domain: Domain::Kernel,
+                channel: Some("c".into()),
+                context: "pid".into(),
+            },
         ];
         for request in requests {
             let frame = request.encode();
@@ -683,12 +753,14 @@ mod tests {
                 last_refusal: "x".into(),
             }),
             Reply::Session(SessionInfo { name: "s".into(), output: "/o".into(), uid: 1, active: true }),
-            Reply::Channel(ChannelInfo {
+            Reply::Channel(Box::new(ChannelInfo {
                 name: "c".into(),
+                domain: Domain::Kernel,
                 enabled: true,
+                contexts: vec!["pid".into()],
                 settings: ChannelSettings::default(),
                 totals: totals.clone(),
-            }),
+            })),
             Reply::Rule(rule()),
             Reply::Program(ProgramInfo {
                 pid: 1,
@@ -697,6 +769,8 @@ mod tests {
                 tracer_version: "v".into(),
                 troubles: vec!["t".into()],
             }),
+            Reply::Event(EventInfo { name: "e".into(), fields: vec![("f".into(), "integer".into())] }),
+            Reply::Kernel(KernelInfo { back_end: "b".into(), lacks: vec!["l".into()] }),
             Reply::ChannelName("c".into()),
             Reply::Summary(Summary { channels: vec![totals], unanswered: vec!["p".into()], programs: 1 }),
         ];

@@ -9,11 +9,12 @@ mod spawn;
 
 pub use place::Place;
 pub use sillage_protocol::control::{
-    ChannelInfo, ChannelTotals, DaemonInfo, ErrorCode, Failure, ProgramInfo, SessionInfo, Summary,
+    ChannelInfo, ChannelTotals, DaemonInfo, ErrorCode, EventInfo, Failure, KernelInfo, ListedEvents,
+    ProgramInfo, SessionInfo, Summary,
 };
 pub use spawn::start_daemon;
 
-use sillage_model::{ChannelSettings, EventRule, Tracepoint};
+use sillage_model::{ChannelSettings, Domain, EventRule, Tracepoint};
 use sillage_protocol::codec::{DecodeError, FRAME_HEADER_BYTES, FrameHeader};
 use sillage_protocol::control::{Reply, Request};
 use std::io::{self, Read, Write};
@@ -137,7 +138,7 @@ impl Client {
         for reply in self.call(&Request::Describe { session: session.into() })? {
             match reply {
                 Reply::Session(info) => found = Some(info),
-                Reply::Channel(info) => channels.push(ChannelDescription { info, rules: Vec::new() }),
+                Reply::Channel(info) => channels.push(ChannelDescription { info: *info, rules: Vec::new() }),
                 Reply::Rule(rule) => {
                     if let Some(channel) = channels.last_mut() {
                         channel.rules.push(rule);
@@ -170,17 +171,46 @@ impl Client {
     pub fn enable_channel(
         &mut self,
         session: &str,
+        domain: Domain,
         channel: &str,
         settings: ChannelSettings,
     ) -> Result<(), ControlError> {
         let (session, channel) = (session.into(), channel.into());
-        self.call(&Request::EnableChannel { session, channel, settings }).map(drop)
+        self.call(&Request::EnableChannel { session, domain, channel, settings }).map(drop)
     }
 
     /// Disables a channel.
-    pub fn disable_channel(&mut self, session: &str, channel: &str) -> Result<(), ControlError> {
+    pub fn disable_channel(
+        &mut self,
+        session: &str,
+        domain: Domain,
+        channel: &str,
+    ) -> Result<(), ControlError> {
         let (session, channel) = (session.into(), channel.into());
-        self.call(&Request::DisableChannel { session, channel }).map(drop)
+        self.call(&Request::DisableChannel { session, domain, channel }).map(drop)
+    }
+
+    /// The kernel's events of this kind.
+    pub fn kernel_events(&mut self, instrumentation: ListedEvents) -> Result<Vec<EventInfo>, ControlError> {
+        let replies = self.call(&Request::ListEvents { instrumentation })?.into_iter();
+        Ok(replies.filter_map(|reply| if let Reply::Event(e) = reply { Some(e) } else { None }).collect())
+    }
+
+    /// What the kernel tracer has and lacks.
+    pub fn kernel_status(&mut self) -> Result<KernelInfo, ControlError> {
+        self.one(&Request::KernelStatus, |reply| if let Reply::Kernel(k) = reply { Some(k) } else { None })
+    }
+
+    /// Puts a context field into the records of a channel, or of all channels of the domain.
+    pub fn add_context(
+        &mut self,
+        session: &str,
+        domain: Domain,
+        channel: Option<&str>,
+        context: &str,
+    ) -> Result<(), ControlError> {
+        let (session, channel, context) = (session.into(), channel.map(String::from), context.into());
+        self.call(&Request::AddContext { session, domain, channel, context }).map(drop)
     }
 
     /// Makes a rule, or enables it again; returns the channel that took it. Without a channel it is the
@@ -188,22 +218,24 @@ impl Client {
     pub fn enable_event(
         &mut self,
         session: &str,
+        domain: Domain,
         channel: Option<&str>,
         rule: EventRule,
     ) -> Result<String, ControlError> {
         let (session, channel) = (session.into(), channel.map(String::from));
-        self.channel_name(&Request::EnableEvent { session, channel, rule })
+        self.channel_name(&Request::EnableEvent { session, domain, channel, rule })
     }
 
     /// Disables the rules with this pattern, or all; returns the channel.
     pub fn disable_event(
         &mut self,
         session: &str,
+        domain: Domain,
         channel: Option<&str>,
         pattern: Option<&str>,
     ) -> Result<String, ControlError> {
         let (channel, pattern) = (channel.map(String::from), pattern.map(String::from));
-        self.channel_name(&Request::DisableEvent { session: session.into(), channel, pattern })
+        self.channel_name(&Request::DisableEvent { session: session.into(), domain, channel, pattern })
     }
 
     /// Starts recording. Programs that run have confirmed when this returns.

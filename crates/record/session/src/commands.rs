@@ -4,8 +4,8 @@ use crate::model::{Channel, Session};
 use crate::net::Attachment;
 use crate::recording::Goal;
 use crate::worker::{Daemon, Peer};
-use sillage_model::limits::{CHANNELS_MAX, NAME_BYTES_MAX, RULES_MAX, SESSIONS_MAX};
-use sillage_model::{ChannelSettings, EventRule};
+use sillage_model::limits::{CHANNELS_MAX, CONTEXTS_MAX, NAME_BYTES_MAX, RULES_MAX, SESSIONS_MAX};
+use sillage_model::{ChannelSettings, Domain, EventRule, Instrumentation};
 use sillage_protocol::control::{ChannelInfo, DaemonInfo, ErrorCode, Failure, ProgramInfo, Reply, Request};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -79,27 +79,40 @@ impl Daemon {
             }
             Request::Describe { session } => self.describe(peer, &session),
             Request::ListPrograms => Ok(Answer::Now(self.list_programs(peer))),
-            Request::EnableChannel { session, channel, settings } => {
+            Request::EnableChannel { session, domain, channel, settings } => {
                 let id = self.find(peer, &session)?;
-                self.enable_channel(token, id, channel, settings)
+                self.enable_channel(token, id, domain, channel, settings)
             }
-            Request::DisableChannel { session, channel } => {
+            Request::DisableChannel { session, domain, channel } => {
                 let id = self.find(peer, &session)?;
-                match self.session(id)?.channel(&channel) {
+                match self.session(id)?.channel(domain, &channel) {
                     Some(channel) => channel.enabled = false,
-                    None => return fail(ErrorCode::NoChannel),
+                    None => return fail(codes(domain).no_channel),
                 }
                 self.rules_changed(id, token, vec![Reply::Done])
             }
-            Request::EnableEvent { session, channel, rule } => {
+            Request::EnableEvent { session, domain, channel, rule } => {
                 let id = self.find(peer, &session)?;
-                let channel = self.enable_event(id, channel, rule)?;
+                let channel = self.enable_event(id, domain, channel, rule)?;
                 self.rules_changed(id, token, vec![Reply::ChannelName(channel), Reply::Done])
             }
-            Request::DisableEvent { session, channel, pattern } => {
+            Request::DisableEvent { session, domain, channel, pattern } => {
                 let id = self.find(peer, &session)?;
-                let channel = self.disable_event(id, channel, pattern.as_deref())?;
+                let channel = self.disable_event(id, domain, channel, pattern.as_deref())?;
                 self.rules_changed(id, token, vec![Reply::ChannelName(channel), Reply::Done])
+            }
+            Request::ListEvents { instrumentation } => {
+                let events = self.kernel_events(instrumentation)?.into_iter().map(Reply::Event);
+                Ok(Answer::Now(events.chain([Reply::Done]).collect()))
+            }
+            Request::KernelStatus => {
+                let info = self.kernel_info();
+                done(Reply::Kernel(info))
+            }
+            Request::AddContext { session, domain, channel, context } => {
+                let id = self.find(peer, &session)?;
+                self.add_context(id, domain, channel.as_deref(), context)?;
+                Ok(Answer::Now(vec![Reply::Done]))
             }
             Request::Start { session } => {
                 let id = self.find(peer, &session)?;
@@ -163,6 +176,7 @@ impl Daemon {
             destroying: false,
             channels: Vec::new(),
             traces: BTreeMap::new(),
+            clock_offset: None,
             unanswered: Vec::new(),
             record,
         };
@@ -177,8 +191,14 @@ impl Daemon {
         let session = self.session(id)?;
         let mut replies = vec![Reply::Session(session.info())];
         for (channel, totals) in session.channels.iter().zip(session.totals()) {
-            let (name, enabled, settings) = (channel.name.clone(), channel.enabled, channel.settings);
-            replies.push(Reply::Channel(ChannelInfo { name, enabled, settings, totals }));
+            replies.push(Reply::Channel(Box::new(ChannelInfo {
+                name: channel.name.clone(),
+                domain: channel.domain,
+                enabled: channel.enabled,
+                contexts: channel.contexts.clone(),
+                settings: channel.settings,
+                totals,
+            })));
             replies.extend(channel.rules.iter().cloned().map(Reply::Rule));
         }
         replies.push(Reply::Done);
@@ -210,28 +230,38 @@ impl Daemon {
         &mut self,
         token: u64,
         id: u64,
+        domain: Domain,
         name: String,
         settings: ChannelSettings,
     ) -> Result<Answer, Failure> {
-        if let Some(channel) = self.session(id)?.channel(&name) {
+        if let Some(channel) = self.session(id)?.channel(domain, &name) {
             if channel.enabled {
-                return fail(ErrorCode::ChannelExists);
+                return fail(codes(domain).channel_exists);
             }
             channel.enabled = true;
             return self.rules_changed(id, token, vec![Reply::Done]);
         }
-        self.add_channel(id, name, settings)?;
+        self.add_channel(id, domain, name, settings)?;
         Ok(Answer::Now(vec![Reply::Done]))
     }
 
-    fn add_channel(&mut self, id: u64, name: String, settings: ChannelSettings) -> Result<(), Failure> {
+    fn add_channel(
+        &mut self,
+        id: u64,
+        domain: Domain,
+        name: String,
+        settings: ChannelSettings,
+    ) -> Result<(), Failure> {
         let is_bad = |c: char| c == '/' || c.is_control();
         if name.is_empty() || name.starts_with('.') || name.contains(is_bad) || name.len() > NAME_BYTES_MAX {
             return fail(ErrorCode::Invalid);
         }
-        let settings = settings.normalised();
+        let settings = settings.shared_out(self.rings(domain)).normalised();
         let settings =
             settings.map_err(|error| Failure { code: ErrorCode::Invalid, detail: error.to_string() })?;
+        if domain == Domain::Kernel {
+            self.kernel()?;
+        }
         let channel_id = self.new_id();
         let session = self.session(id)?;
         if session.started_once {
@@ -240,32 +270,41 @@ impl Daemon {
         if session.channels.len() >= CHANNELS_MAX {
             return fail(ErrorCode::Limit);
         }
-        session.channels.push(Channel::new(channel_id, name, settings));
+        let number = session.of_domain(domain).count();
+        session.channels.push(Channel::new(channel_id, name, domain, number, settings));
         Ok(())
     }
 
-    fn enable_event(&mut self, id: u64, channel: Option<String>, rule: EventRule) -> Result<String, Failure> {
+    fn enable_event(
+        &mut self,
+        id: u64,
+        domain: Domain,
+        channel: Option<String>,
+        rule: EventRule,
+    ) -> Result<String, Failure> {
         if rule.pattern.as_str().is_empty() {
             return fail(ErrorCode::Invalid);
         }
         if !rule.exclusions.is_empty() && !rule.pattern.has_star() {
             return fail(ErrorCode::ExclusionInvalid);
         }
-        let session = self.session(id)?;
-        let name = match channel {
-            Some(name) => name,
-            None if session.channels.iter().all(|channel| channel.name == DEFAULT_CHANNEL) => {
-                DEFAULT_CHANNEL.into()
+        let name = self.session(id)?.channel_for(domain, channel)?;
+        match domain {
+            Domain::Kernel => self.check_kernel_rule(&rule)?,
+            Domain::User if rule.instrumentation != Instrumentation::Tracepoint || rule.filter.is_some() => {
+                return fail(ErrorCode::NotSupported);
             }
-            None => return fail(ErrorCode::NeedChannel),
-        };
-        if session.channel(&name).is_none() {
-            self.add_channel(id, name.clone(), ChannelSettings::default())?;
+            Domain::User => {}
         }
-        let Some(channel) = self.session(id)?.channel(&name) else { return fail(ErrorCode::NoChannel) };
+        if self.session(id)?.channel(domain, &name).is_none() {
+            self.add_channel(id, domain, name.clone(), ChannelSettings::of(domain))?;
+        }
+        let Some(channel) = self.session(id)?.channel(domain, &name) else {
+            return fail(codes(domain).no_channel);
+        };
         let same = |other: &EventRule| *other == EventRule { enabled: other.enabled, ..rule.clone() };
         match channel.rules.iter().position(same) {
-            Some(at) if channel.rules[at].enabled => return fail(ErrorCode::EventEnabled),
+            Some(at) if channel.rules[at].enabled => return fail(codes(domain).event_exists),
             Some(at) => channel.rules[at].enabled = true,
             None if channel.rules.len() >= RULES_MAX => return fail(ErrorCode::Limit),
             None => channel.rules.push(EventRule { enabled: true, ..rule }),
@@ -276,18 +315,13 @@ impl Daemon {
     fn disable_event(
         &mut self,
         id: u64,
+        domain: Domain,
         channel: Option<String>,
         pattern: Option<&str>,
     ) -> Result<String, Failure> {
         let session = self.session(id)?;
-        let name = match channel {
-            Some(name) => name,
-            None if session.channels.iter().any(|channel| channel.name != DEFAULT_CHANNEL) => {
-                return fail(ErrorCode::NeedChannel);
-            }
-            None => DEFAULT_CHANNEL.into(),
-        };
-        let Some(channel) = session.channel(&name) else { return fail(ErrorCode::NoChannel) };
+        let name = session.channel_for(domain, channel)?;
+        let Some(channel) = session.channel(domain, &name) else { return fail(codes(domain).no_channel) };
         let mut found = pattern.is_none();
         for rule in &mut channel.rules {
             if pattern.is_none_or(|pattern| rule.pattern.as_str() == pattern) {
@@ -295,7 +329,50 @@ impl Daemon {
                 found = true;
             }
         }
-        if found { Ok(name) } else { fail(ErrorCode::NoEvent) }
+        if found { Ok(name) } else { fail(codes(domain).no_event) }
+    }
+
+    /// How many rings a channel of this domain has (of a user's, for programs).
+    fn rings(&self, domain: Domain) -> u64 {
+        match domain {
+            Domain::Kernel => sillage_tracer_kernel::sys::cpus().1.len() as u64,
+            Domain::User => self.cpus.into(),
+        }
+    }
+
+    /// Puts a context field into the records of one channel or of all.
+    fn add_context(
+        &mut self,
+        id: u64,
+        domain: Domain,
+        channel: Option<&str>,
+        context: String,
+    ) -> Result<(), Failure> {
+        if domain != Domain::Kernel {
+            return fail(ErrorCode::NotSupported);
+        }
+        self.check_kernel_context(&context)?;
+        let session = self.session(id)?;
+        if session.started_once {
+            return fail(ErrorCode::StartedOnce);
+        }
+        if channel.is_none() && session.of_domain(domain).next().is_none() {
+            self.add_channel(id, domain, DEFAULT_CHANNEL.into(), ChannelSettings::of(domain))?;
+        }
+        let channels = self.session(id)?.channels.iter_mut().filter(|c| c.domain == domain);
+        let mut found = false;
+        for channel in channels.filter(|c| channel.is_none_or(|name| c.name == name)) {
+            found = true;
+            if channel.contexts.contains(&context) {
+                return fail(ErrorCode::KernelContext);
+            }
+            if channel.contexts.len() >= CONTEXTS_MAX {
+                return fail(ErrorCode::Limit);
+            }
+            channel.contexts.push(context.clone());
+        }
+        self.changed = true;
+        if found { Ok(()) } else { fail(codes(domain).no_channel) }
     }
 
     /// Tells programs; while the session records, the answer waits until they have confirmed.
@@ -311,6 +388,44 @@ impl Daemon {
         }
         self.confirm(id, Some(token), Goal::Answer(replies));
         Ok(Answer::Later)
+    }
+}
+
+impl Session {
+    /// The channel that a rule is for: the one named, or the default one unless there are others.
+    fn channel_for(&self, domain: Domain, named: Option<String>) -> Result<String, Failure> {
+        match named {
+            Some(name) => Ok(name),
+            None if self.of_domain(domain).all(|channel| channel.name == DEFAULT_CHANNEL) => {
+                Ok(DEFAULT_CHANNEL.into())
+            }
+            None => fail(ErrorCode::NeedChannel),
+        }
+    }
+}
+
+/// What LTTng calls the same error in each domain.
+struct Codes {
+    channel_exists: ErrorCode,
+    no_channel: ErrorCode,
+    event_exists: ErrorCode,
+    no_event: ErrorCode,
+}
+
+const fn codes(domain: Domain) -> Codes {
+    match domain {
+        Domain::Kernel => Codes {
+            channel_exists: ErrorCode::KernelChannelExists,
+            no_channel: ErrorCode::KernelNoChannel,
+            event_exists: ErrorCode::KernelEventExists,
+            no_event: ErrorCode::KernelNoEvent,
+        },
+        Domain::User => Codes {
+            channel_exists: ErrorCode::ChannelExists,
+            no_channel: ErrorCode::NoChannel,
+            event_exists: ErrorCode::EventEnabled,
+            no_event: ErrorCode::NoEvent,
+        },
     }
 }
 

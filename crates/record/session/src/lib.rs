@@ -3,8 +3,8 @@
 //!
 //! Two processes of one program: the [`keeper`] holds what must outlive a crash and restarts the
 //! worker, a single-threaded loop over sockets (`worker`) with the consumer's threads beside it. What
-//! the loop knows is in `model`, what it does with it in `programs` (registration), `recording` (ring
-//! sets, traces, start and stop) and `commands` (requests); `state` carries it to the next worker, and `succession` to the next keeper.
+//! the loop knows is in `model`, what it does with it in `programs` (registration), `kernel` (the kernel
+//! domain), `recording` (ring sets, traces, start and stop) and `commands` (requests); `state` carries it to the next worker, and `succession` to the next keeper.
 //!
 //! Guarantees: a program is told of an event id only after the id's class is on disk and in the
 //! keeper's hands, so that no crash makes a record unreadable; nothing that a program or client sends
@@ -13,6 +13,7 @@
 mod check;
 mod commands;
 pub mod keeper;
+mod kernel;
 mod limits;
 mod link;
 mod model;

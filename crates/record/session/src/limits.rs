@@ -21,6 +21,10 @@ pub const REGISTRATIONS_MAX: u64 = 1 << 22;
 pub const MESSAGE_PATIENCE: Duration = Duration::from_secs(5);
 /// How long programs may take to confirm that they stopped.
 pub const SYNC_PATIENCE: Duration = Duration::from_secs(1);
+/// How long the kernel may take to attach or detach what it was told: about a millisecond for each event.
+pub const KERNEL_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at what the kernel lost.
+pub const KERNEL_LOOK_PERIOD: Duration = Duration::from_millis(500);
 /// Between two tries of what a full disk or a lack of memory prevented.
 pub const RETRY_PERIOD: Duration = Duration::from_secs(1);
 /// How long after a restart the rings of single processes wait for their process.

@@ -5,12 +5,13 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 4 | kind: 1 keep, 2 drop, 3 state, 4 ready, 5 goodbye, 6 begin |
-//! | 4 | 4 | tag of the key |
+//! | 4 | 4 | tag of the key; for the ring of a CPU, the CPU's number above it |
 //! | 8 | 8 | id of the key; for `begin`: times that the worker was started again |
 //!
 //! The keeper understands nothing of what it keeps: descriptors under keys, and the newest state, a
 //! memory file that only workers read. It sends all of that to a new worker and then `begin`.
 
+use crate::model::Origin;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags,
@@ -31,11 +32,18 @@ pub enum Key {
     ProgramsListener,
     /// The clock page.
     Clock,
-    /// The doorbell of this user.
-    Doorbell(u32),
-    /// Both files of this ring set.
+    /// The doorbell of whose records these are.
+    Doorbell(Origin),
+    /// Both files of this ring set of programs.
     Set(u64),
+    /// The kernel's ring of this CPU in this ring set.
+    Ring(u64, u32),
 }
+
+/// Tag of [`Key::Ring`]; the CPU stands above it.
+const RING: u32 = 7;
+/// Where the CPU stands.
+const CPU_SHIFT: u32 = 8;
 
 impl Key {
     fn encode(self) -> (u32, u64) {
@@ -44,8 +52,10 @@ impl Key {
             Key::ControlListener => (2, 0),
             Key::ProgramsListener => (3, 0),
             Key::Clock => (4, 0),
-            Key::Doorbell(uid) => (5, uid.into()),
+            Key::Doorbell(Origin::User(uid)) => (5, uid.into()),
+            Key::Doorbell(Origin::Kernel) => (8, 0),
             Key::Set(id) => (6, id),
+            Key::Ring(id, cpu) => (RING | cpu << CPU_SHIFT, id),
         }
     }
 
@@ -55,8 +65,10 @@ impl Key {
             2 => Key::ControlListener,
             3 => Key::ProgramsListener,
             4 => Key::Clock,
-            5 => Key::Doorbell(u32::try_from(id).ok()?),
+            5 => Key::Doorbell(Origin::User(u32::try_from(id).ok()?)),
             6 => Key::Set(id),
+            8 => Key::Doorbell(Origin::Kernel),
+            tag if tag % (1 << CPU_SHIFT) == RING => Key::Ring(id, tag >> CPU_SHIFT),
             _ => return None,
         })
     }

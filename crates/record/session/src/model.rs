@@ -2,22 +2,44 @@
 //!
 //! Values and lookups only; who does what with them is in `recording` and `commands`.
 
+use crate::link::Key;
 use crate::trace::Trace;
 use sillage_consumer::{Counters, Files, shared::RingMemory};
-use sillage_model::{BlockingTimeout, ChannelSettings, EventRule, LossMode};
+use sillage_model::{BlockingTimeout, ChannelSettings, Domain, EventRule, LossMode};
 use sillage_protocol::control::{ChannelTotals, SessionInfo};
 use sillage_ring::{Geometry, HeaderForm, Kind};
 use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Troubles that a summary names.
 const TROUBLES_MAX: usize = 32;
 
+/// Whose records rings, traces and consumers hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// The kernel's.
+    Kernel,
+    /// Those of this user's programs.
+    User(u32),
+}
+
+impl Origin {
+    /// The domain whose channels record it.
+    pub fn domain(self) -> Domain {
+        match self {
+            Origin::Kernel => Domain::Kernel,
+            Origin::User(_) => Domain::User,
+        }
+    }
+}
+
 /// Whose a ring set is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// All programs of the user that have rseq.
+    /// All programs of the user that have rseq; or the kernel.
     Shared,
     /// One process without rseq.
     Process {
@@ -34,9 +56,9 @@ pub struct RingSet {
     pub memory: Arc<RingMemory>,
     /// What became of its packets.
     pub counters: Arc<Counters>,
-    /// Whose programs write it.
-    pub uid: u32,
-    /// Which of them.
+    /// Who writes it.
+    pub origin: Origin,
+    /// Which of a user's programs.
     pub holder: Holder,
     /// Number of its first stream.
     pub first_number: u32,
@@ -44,14 +66,34 @@ pub struct RingSet {
     pub closing: bool,
 }
 
+impl RingSet {
+    /// What the keeper keeps of it, each under its key: both files of a set of programs, the map of each
+    /// ring of the kernel's.
+    pub fn for_keeping(&self) -> Vec<(Key, Vec<BorrowedFd<'_>>)> {
+        let id = self.memory.set_id();
+        match self.origin {
+            Origin::User(_) => vec![(Key::Set(id), self.memory.for_keeping().to_vec())],
+            Origin::Kernel => self.memory.maps().map(|(cpu, map)| (Key::Ring(id, cpu), vec![map])).collect(),
+        }
+    }
+}
+
 /// A channel.
 pub struct Channel {
     /// Its number for programs, never used twice.
     pub id: u64,
-    /// Name.
+    /// Name, once in its domain.
     pub name: String,
+    /// Whose events it takes.
+    pub domain: Domain,
+    /// Its number among the session's channels of its domain: its stream id in their traces.
+    pub number: usize,
     /// Settings.
     pub settings: ChannelSettings,
+    /// Event headers of its records.
+    pub header: HeaderForm,
+    /// Context fields of its records.
+    pub contexts: Vec<String>,
     /// Disabled channels record nothing.
     pub enabled: bool,
     /// What it records.
@@ -62,22 +104,29 @@ pub struct Channel {
     pub private_rings: u32,
     /// Totals of the sets that are gone.
     pub past: ChannelTotals,
+    /// Records that the kernel lost outside of the rings, written by whoever asks the kernel.
+    pub kernel_lost: Arc<AtomicU64>,
     /// What went wrong outside of the sets.
     pub troubles: Vec<String>,
 }
 
 impl Channel {
     /// A new channel without rules.
-    pub fn new(id: u64, name: String, settings: ChannelSettings) -> Channel {
+    pub fn new(id: u64, name: String, domain: Domain, number: usize, settings: ChannelSettings) -> Channel {
         Channel {
             id,
             name,
+            domain,
+            number,
             settings,
+            header: HeaderForm::Large,
+            contexts: Vec::new(),
             enabled: true,
             rules: Vec::new(),
             sets: Vec::new(),
             private_rings: 0,
             past: ChannelTotals::default(),
+            kernel_lost: Arc::default(),
             troubles: Vec::new(),
         }
     }
@@ -91,7 +140,7 @@ impl Channel {
             subbuf_count: self.settings.subbuf_count as u32,
             overwrite: self.settings.loss_mode == LossMode::Overwrite,
             ordered: self.settings.ordered_clock,
-            header: HeaderForm::Large,
+            header: self.header,
         }
     }
 
@@ -106,6 +155,7 @@ impl Channel {
         for set in &self.sets {
             add_set(&mut totals, set);
         }
+        totals.kernel_lost += self.kernel_lost.load(Ordering::Relaxed);
         totals.troubles.extend(self.troubles.iter().cloned());
         totals.troubles.truncate(TROUBLES_MAX);
         totals
@@ -119,12 +169,12 @@ impl Channel {
     }
 
     /// Takes a set out; its totals stay.
-    pub fn forget_set(&mut self, set_id: u64) {
-        if let Some(at) = self.sets.iter().position(|set| set.memory.set_id() == set_id) {
-            let set = self.sets.swap_remove(at);
-            add_set(&mut self.past, &set);
-            self.past.troubles.truncate(TROUBLES_MAX);
-        }
+    pub fn forget_set(&mut self, set_id: u64) -> Option<RingSet> {
+        let at = self.sets.iter().position(|set| set.memory.set_id() == set_id)?;
+        let set = self.sets.swap_remove(at);
+        add_set(&mut self.past, &set);
+        self.past.troubles.truncate(TROUBLES_MAX);
+        Some(set)
     }
 }
 
@@ -174,10 +224,13 @@ pub struct Session {
     pub started_once: bool,
     /// Is going away: nobody finds it any more.
     pub destroying: bool,
-    /// Channels, in the order of their ids in the trace.
+    /// Channels, in the order in which they were made.
     pub channels: Vec<Channel>,
-    /// Traces by user.
-    pub traces: BTreeMap<u32, Trace<Files>>,
+    /// Traces by whose they are.
+    pub traces: BTreeMap<Origin, Trace<Files>>,
+    /// What the clocks of all its traces say of themselves: CLOCK_REALTIME − CLOCK_MONOTONIC, ns, taken
+    /// once, so that they stand on one timeline.
+    pub clock_offset: Option<i64>,
     /// Programs that did not confirm the last stop.
     pub unanswered: Vec<String>,
     /// Token of the `record` command whose programs alone are recorded; 0: all.
@@ -204,17 +257,23 @@ impl Session {
     }
 
     /// The channel of this name.
-    pub fn channel(&mut self, name: &str) -> Option<&mut Channel> {
-        self.channels.iter_mut().find(|channel| channel.name == name)
+    pub fn channel(&mut self, domain: Domain, name: &str) -> Option<&mut Channel> {
+        self.channels.iter_mut().find(|channel| channel.domain == domain && channel.name == name)
+    }
+
+    /// The channels of a domain, in the order of their ids in its traces.
+    pub fn of_domain(&self, domain: Domain) -> impl Iterator<Item = &Channel> {
+        self.channels.iter().filter(move |channel| channel.domain == domain)
     }
 
     /// Totals of each channel.
     pub fn totals(&self) -> Vec<ChannelTotals> {
-        let with_classes = |(index, channel): (usize, &Channel)| {
+        let with_classes = |channel: &Channel| {
             let mut totals = channel.totals();
-            totals.refused_classes += self.traces.values().map(|trace| trace.refused(index)).sum::<u64>();
+            let traces = self.traces.values().filter(|trace| trace.origin.domain() == channel.domain);
+            totals.refused_classes += traces.map(|trace| trace.refused(channel.number)).sum::<u64>();
             totals
         };
-        self.channels.iter().enumerate().map(with_classes).collect()
+        self.channels.iter().map(with_classes).collect()
     }
 }

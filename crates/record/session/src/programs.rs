@@ -5,11 +5,11 @@
 
 use crate::check;
 use crate::limits::REGISTRATIONS_MAX;
-use crate::model::Session;
+use crate::model::{Origin, Session};
 use crate::net::Attachment;
 use crate::worker::{Connection, Daemon};
-use sillage_model::Tracepoint;
 use sillage_model::limits::TRACEPOINTS_MAX;
+use sillage_model::{Domain, Tracepoint};
 use sillage_protocol::program::{
     Channel, EnabledEvent, Hello, IndexedTracepoint, ToDaemon, ToProgram, VERSION,
 };
@@ -113,8 +113,8 @@ impl Daemon {
             return Err("said hello twice".into());
         }
         let (uid, pid) = (program.connection.peer.uid, program.connection.peer.pid);
-        let doorbell = match self.user(uid) {
-            Ok(user) => Arc::clone(&user.doorbell),
+        let doorbell = match self.reader(Origin::User(uid)) {
+            Ok(reader) => Arc::clone(&reader.doorbell),
             Err(error) => return Err(error.to_string()),
         };
         self.reattach(token, uid, pid, &hello.mapped_sets);
@@ -183,8 +183,9 @@ impl Daemon {
         }
     }
 
-    /// Tells all programs what to record now.
+    /// Tells all programs and the kernel tracer what to record now.
     pub(crate) fn declare_all(&mut self) {
+        self.declare_kernel();
         for token in self.programs.keys().copied().collect::<Vec<_>>() {
             self.declare(token);
         }
@@ -200,6 +201,9 @@ impl Daemon {
             let peer = program.connection.peer;
             for session in sessions.values_mut().filter(|session| session.records(peer.uid, hello.record)) {
                 for index in 0..session.channels.len() {
+                    if session.channels[index].domain != Domain::User {
+                        continue;
+                    }
                     let known = program.declared.contains_key(&session.channels[index].id);
                     let matching = matching(&program, session, index);
                     if matching.is_empty() && !known {

@@ -4,17 +4,16 @@
 //! threads can still publish ([`Wait`], at most a second; who does not answer is named). Then the
 //! consumers write out what the rings hold ([`Job`]). Then the client gets its answer.
 
-use crate::limits::SYNC_PATIENCE;
-use crate::link::Key;
-use crate::model::{Holder, RingSet, Session};
+use crate::limits::{KERNEL_PATIENCE, SYNC_PATIENCE};
+use crate::model::{Holder, Origin, RingSet, Session};
 use crate::net::Attachment;
-use crate::trace::Trace;
+use crate::trace::{Class, Trace};
 use crate::tsdl;
 use crate::unfinished;
-use crate::worker::{Daemon, Peer};
+use crate::worker::{Daemon, KERNEL, Peer};
 use sillage_consumer::feed::Service;
-use sillage_consumer::{Command, Counters, Disk, Feed, Place, shared::RingMemory};
-use sillage_model::Tracepoint;
+use sillage_consumer::{Command, Disk, Feed, Place, shared::RingMemory};
+use sillage_model::{Domain, Tracepoint};
 use sillage_protocol::control::{ErrorCode, Failure, Reply, Summary};
 use sillage_protocol::program::{EnabledEvent, ProducerKind, ToProgram};
 use sillage_ring::Kind;
@@ -77,7 +76,7 @@ impl Daemon {
         producer: ProducerKind,
     ) -> Result<Arc<RingMemory>, String> {
         let is_ours = |set: &&RingSet| {
-            set.uid == peer.uid
+            set.origin == Origin::User(peer.uid)
                 && !set.closing
                 && match (producer, set.holder) {
                     (ProducerKind::Rseq, Holder::Shared) => true,
@@ -88,7 +87,8 @@ impl Daemon {
         if let Some(set) = session.channels[index].sets.iter().find(is_ours) {
             return Ok(Arc::clone(&set.memory));
         }
-        self.ensure_trace(session, peer.uid);
+        let origin = Origin::User(peer.uid);
+        self.ensure_trace(session, origin);
         let kind = match producer {
             ProducerKind::Rseq => Kind::Rseq,
             ProducerKind::Locked => Kind::Locked,
@@ -105,24 +105,37 @@ impl Daemon {
                 (Holder::Process { pid: peer.pid, program: Some(token) }, number)
             }
         };
-        self.keep(Key::Set(set_id), &memory.for_keeping());
-        let counters = Arc::new(Counters::default());
-        let set = RingSet { memory, counters, uid: peer.uid, holder, first_number, closing: false };
-        self.feed(session, index, &set, false)?;
-        let memory = Arc::clone(&set.memory);
-        session.channels[index].sets.push(set);
+        let counters = Arc::default();
+        let set =
+            RingSet { memory: Arc::clone(&memory), counters, origin, holder, first_number, closing: false };
+        self.add_set(session, index, set)?;
         Ok(memory)
     }
 
-    /// Has the user's consumer serve a set.
+    /// Has a new set kept and served.
+    pub(crate) fn add_set(
+        &mut self,
+        session: &mut Session,
+        index: usize,
+        set: RingSet,
+    ) -> Result<(), String> {
+        for (key, files) in set.for_keeping() {
+            self.keep(key, &files);
+        }
+        self.feed(session, index, &set, false)?;
+        session.channels[index].sets.push(set);
+        Ok(())
+    }
+
+    /// Has the consumer of a set's origin serve it.
     fn feed(&mut self, session: &Session, index: usize, set: &RingSet, recover: bool) -> Result<(), String> {
-        let Some(trace) = session.traces.get(&set.uid) else { return Err("no trace".into()) };
+        let Some(trace) = session.traces.get(&set.origin) else { return Err("no trace".into()) };
         let channel = &session.channels[index];
         let place = Place {
             dir: trace.dir.clone(),
             channel: channel.name.clone(),
             uuid: trace.uuid,
-            stream_id: index as u32,
+            stream_id: channel.number as u32,
             tracefile_bytes: channel.settings.tracefile_bytes,
             tracefile_count: channel.settings.tracefile_count,
         };
@@ -140,13 +153,14 @@ impl Daemon {
             set.first_number,
             recover,
         );
-        let user = self.user(set.uid).map_err(|error| error.to_string())?;
-        user.consumer.send(Command::Add(Box::new(feed)));
+        let reader = self.reader(set.origin).map_err(|error| error.to_string())?;
+        reader.consumer.send(Command::Add(Box::new(feed)));
         Ok(())
     }
 
-    fn ensure_trace(&mut self, session: &mut Session, uid: u32) {
-        if session.traces.contains_key(&uid) {
+    /// The trace of this origin, made if need be: then all channels of its domain are in it.
+    pub(crate) fn ensure_trace(&mut self, session: &mut Session, origin: Origin) {
+        if session.traces.contains_key(&origin) {
             return;
         }
         self.changed = true;
@@ -155,18 +169,26 @@ impl Daemon {
         let _ = rustix::rand::getrandom(&mut uuid, rustix::rand::GetRandomFlags::empty());
         uuid[6] = uuid[6] & 0x0f | 0x40;
         uuid[8] = uuid[8] & 0x3f | 0x80;
-        let header = tsdl::Header {
-            uuid,
-            uid,
-            session: &session.name,
-            created: &session.created,
-            hostname: &self.machine.hostname,
-            boot_id: &self.machine.boot_id,
-            clock_offset: clock_offset(),
-            version: env!("CARGO_PKG_VERSION"),
+        let clock_offset = *session.clock_offset.get_or_insert_with(clock_offset);
+        let channels = session.of_domain(origin.domain()).count();
+        let header = match origin {
+            Origin::Kernel => self.kernel_header(session, uuid, clock_offset),
+            Origin::User(uid) => {
+                let header = tsdl::Header {
+                    uuid,
+                    uid,
+                    session: &session.name,
+                    created: &session.created,
+                    hostname: &self.machine.hostname,
+                    boot_id: &self.machine.boot_id,
+                    clock_offset,
+                    version: env!("CARGO_PKG_VERSION"),
+                };
+                tsdl::header(&header, channels)
+            }
         };
-        let trace = Trace::new(session.files(), &session.output, &header, session.channels.len());
-        session.traces.insert(uid, trace);
+        let trace = Trace::new(session.files(), &session.output, origin, uuid, header, channels);
+        session.traces.insert(origin, trace);
     }
 
     /// The ids of these tracepoints in a channel, as far as their classes are on disk.
@@ -177,11 +199,25 @@ impl Daemon {
         uid: u32,
         matching: &[(u32, Arc<Tracepoint>)],
     ) -> Vec<EnabledEvent> {
-        let Some(trace) = session.traces.get_mut(&uid) else { return Vec::new() };
+        let origin = Origin::User(uid);
+        let Some(trace) = session.traces.get_mut(&origin) else { return Vec::new() };
+        let stream = session.channels[index].number;
         let ids: Vec<(u32, u32)> = matching
             .iter()
-            .filter_map(|(number, tracepoint)| Some((*number, trace.class(index, tracepoint)?)))
+            .filter_map(|(number, tracepoint)| {
+                let text = |id| tsdl::event_class(tracepoint, id, stream);
+                Some((*number, trace.class(stream, Class::Tracepoint(Arc::clone(tracepoint)), text)?))
+            })
             .collect();
+        self.write_classes(session, index, origin);
+        let Some(trace) = session.traces.get(&origin) else { return Vec::new() };
+        let ready = ids.into_iter().filter(|(_, event_id)| trace.ready(stream, *event_id));
+        ready.map(|(index, event_id)| EnabledEvent { index, event_id }).collect()
+    }
+
+    /// Writes new event classes of a channel's trace, as far as the disk takes them now.
+    pub(crate) fn write_classes(&mut self, session: &mut Session, index: usize, origin: Origin) {
+        let Some(trace) = session.traces.get_mut(&origin) else { return };
         if trace.waits() {
             self.changed = true;
         }
@@ -189,9 +225,6 @@ impl Daemon {
             session.channels[index].trouble(format!("metadata not written: {error}"));
             self.retry_soon();
         }
-        let Some(trace) = session.traces.get(&uid) else { return Vec::new() };
-        let ready = ids.into_iter().filter(|(_, event_id)| trace.ready(index, *event_id));
-        ready.map(|(index, event_id)| EnabledEvent { index, event_id }).collect()
     }
 
     /// Writes all metadata that waits.
@@ -218,6 +251,7 @@ impl Daemon {
             }
         }
         self.sessions = sessions;
+        self.resume_kernel();
         let destroying = self.sessions.iter().filter(|(_, session)| session.destroying);
         for id in destroying.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.write_out(id, None, &Goal::Destroy);
@@ -248,10 +282,19 @@ impl Daemon {
         let Some(session) = self.sessions.get_mut(&id) else {
             return fail(ErrorCode::NoSession, String::new());
         };
-        let dir = session.output.join("ust");
-        if let Err(error) = session.files().make_dirs(&dir) {
-            return fail(ErrorCode::CreateDirectory, format!("{}: {error}", dir.display()));
+        for (domain, dir) in [(Domain::User, "ust"), (Domain::Kernel, "kernel")] {
+            let dir = session.output.join(dir);
+            if session.of_domain(domain).next().is_none() {
+                continue;
+            }
+            if let Err(error) = session.files().make_dirs(&dir) {
+                return fail(ErrorCode::CreateDirectory, format!("{}: {error}", dir.display()));
+            }
         }
+        self.prepare_kernel(id)?;
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return fail(ErrorCode::NoSession, String::new());
+        };
         session.active = true;
         session.started_once = true;
         self.changed = true;
@@ -317,11 +360,16 @@ impl Daemon {
             .filter(|(_, program)| concerned(&|channel| program.declared.contains_key(channel)))
             .map(|(token, _)| *token)
             .collect();
+        let mut programs = programs;
         let sequence = self.new_id();
         for token in &programs {
             self.send(*token, ToProgram::Sync { sequence }.encode(), Attachment::Nothing);
         }
-        let deadline = Instant::now() + SYNC_PATIENCE;
+        let mut deadline = Instant::now() + SYNC_PATIENCE;
+        if self.sync_kernel(&channels, sequence) {
+            programs.insert(KERNEL);
+            deadline = Instant::now() + KERNEL_PATIENCE;
+        }
         let wait = Wait { session, sequence, programs, deadline, client, goal };
         if wait.programs.is_empty() { self.confirmed(wait) } else { self.waits.push(wait) }
     }
@@ -345,7 +393,11 @@ impl Daemon {
     }
 
     fn confirmed(&mut self, wait: Wait) {
-        let names = wait.programs.iter().filter_map(|token| self.programs.get(token).map(|p| p.title()));
+        let name = |token: &u64| match *token {
+            KERNEL => Some("the kernel tracer".into()),
+            token => self.programs.get(&token).map(|program| program.title()),
+        };
+        let names = wait.programs.iter().filter_map(name);
         let unanswered: Vec<String> = names.collect();
         let stops = !matches!(wait.goal, Goal::Answer(_));
         if let Some(session) = self.sessions.get_mut(&wait.session).filter(|_| stops) {
@@ -362,15 +414,15 @@ impl Daemon {
     fn write_out(&mut self, id: u64, client: Option<u64>, goal: &Goal) {
         let Some(session) = self.sessions.get(&id) else { return };
         let destroys = matches!(goal, Goal::Destroy);
-        let mut sets: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        let mut sets: BTreeMap<Origin, Vec<u64>> = BTreeMap::new();
         for set in session.channels.iter().flat_map(|channel| &channel.sets) {
-            sets.entry(set.uid).or_default().push(set.memory.set_id());
+            sets.entry(set.origin).or_default().push(set.memory.set_id());
         }
         let (session, consumers) = (id, sets.len());
         let ticket = self.new_id();
-        for (uid, sets) in sets {
-            let Some(user) = self.users.get(&uid) else { continue };
-            user.consumer.send(match destroys {
+        for (origin, sets) in sets {
+            let Some(reader) = self.readers.get(&origin) else { continue };
+            reader.consumer.send(match destroys {
                 true => Command::Remove { sets, ticket },
                 false => Command::Cut { sets, ticket },
             });
@@ -411,9 +463,10 @@ impl Daemon {
             }
             Job::Forget(sets) => {
                 for set_id in sets {
-                    self.unneeded_sets.push(set_id);
                     let channels = self.sessions.values_mut().flat_map(|session| &mut session.channels);
-                    channels.for_each(|channel| channel.forget_set(set_id));
+                    let gone: Vec<RingSet> =
+                        channels.filter_map(|channel| channel.forget_set(set_id)).collect();
+                    gone.iter().for_each(|set| self.drop_kept(set));
                 }
                 self.changed = true;
             }
@@ -427,8 +480,9 @@ impl Daemon {
             for set in &channel.sets {
                 // Whoever did not answer must not go on recording into nothing.
                 set.memory.active().for_each(|cpu| set.memory.close(cpu));
-                self.unneeded_sets.push(set.memory.set_id());
+                self.drop_kept(set);
             }
+            self.kernel_channel_gone(channel.id);
             let told = self.programs.iter_mut().filter_map(|(token, program)| {
                 program.unusable.remove(&channel.id);
                 program.declared.remove(&channel.id).map(|_| *token)
@@ -439,6 +493,11 @@ impl Daemon {
             }
         }
         self.publish_clock();
+    }
+
+    /// The keeper need not keep a set any more.
+    fn drop_kept(&mut self, set: &RingSet) {
+        self.unneeded.extend(set.for_keeping().into_iter().map(|(key, _)| key));
     }
 
     /// What a session recorded so far.
@@ -470,18 +529,18 @@ impl Daemon {
     }
 
     fn drop_sets(&mut self, is_gone: impl Fn(&Holder) -> bool) {
-        let mut sets: BTreeMap<u32, Vec<u64>> = BTreeMap::new();
+        let mut sets: BTreeMap<Origin, Vec<u64>> = BTreeMap::new();
         let channels = self.sessions.values_mut().filter(|s| !s.destroying).flat_map(|s| &mut s.channels);
         for set in channels.flat_map(|channel| &mut channel.sets) {
             if is_gone(&set.holder) && !set.closing {
                 set.closing = true;
-                sets.entry(set.uid).or_default().push(set.memory.set_id());
+                sets.entry(set.origin).or_default().push(set.memory.set_id());
             }
         }
-        for (uid, sets) in sets {
+        for (origin, sets) in sets {
             let ticket = self.new_id();
-            let Some(user) = self.users.get(&uid) else { continue };
-            user.consumer.send(Command::Remove { sets: sets.clone(), ticket });
+            let Some(reader) = self.readers.get(&origin) else { continue };
+            reader.consumer.send(Command::Remove { sets: sets.clone(), ticket });
             self.jobs.insert(ticket, Job::Forget(sets));
         }
     }
@@ -491,7 +550,11 @@ impl Daemon {
         let channels = self.sessions.values_mut().flat_map(|session| &mut session.channels);
         for set in channels.flat_map(|channel| &mut channel.sets) {
             let free = set.holder == Holder::Process { pid, program: None };
-            if free && set.uid == uid && !set.closing && mapped.contains(&set.memory.set_id()) {
+            if free
+                && set.origin == Origin::User(uid)
+                && !set.closing
+                && mapped.contains(&set.memory.set_id())
+            {
                 set.holder = Holder::Process { pid, program: Some(token) };
             }
         }

@@ -5,24 +5,30 @@
 //! change, and handed to the keeper, which only holds it. Both ends are the same program, so there is
 //! one version; another one is refused, and then the sessions are gone.
 
-use crate::model::{Channel, Holder, RingSet, Session};
-use crate::trace::Trace;
+use crate::model::{Channel, Holder, Origin, RingSet, Session};
+use crate::trace::{Class, Trace};
 use rustix::fs::MemfdFlags;
 use sillage_consumer::{Counters, shared::RingMemory};
-use sillage_model::limits::{CHANNELS_MAX, NAME_BYTES_MAX, PROGRAMS_MAX, RULES_MAX, SESSIONS_MAX};
+use sillage_model::Domain;
+use sillage_model::limits::{
+    CHANNELS_MAX, CONTEXTS_MAX, NAME_BYTES_MAX, PROGRAMS_MAX, RULES_MAX, SESSIONS_MAX,
+};
 use sillage_protocol::codec::{DecodeError, FRAME_HEADER_BYTES, Reader, Writer};
 use sillage_protocol::control::{
-    ChannelTotals, PATH_BYTES_MAX, get_rule, get_settings, put_rule, put_settings,
+    ChannelTotals, PATH_BYTES_MAX, get_domain, get_rule, get_settings, put_domain, put_rule, put_settings,
 };
 use sillage_protocol::program::{get_tracepoint, put_tracepoint};
-use sillage_ring::Kind;
+use sillage_ring::{HeaderForm, Kind};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 const VERSION: u32 = 3;
+/// Stands for the kernel where a user's number would stand.
+const KERNEL: u32 = u32::MAX;
 
 /// The numbers of the daemon that outlive a worker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +45,7 @@ pub struct Numbers {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct SetEntry {
     set_id: u64,
-    uid: u32,
+    origin: Origin,
     pid: u32,
     first_number: u32,
     troubles: Vec<String>,
@@ -98,18 +104,23 @@ fn put_session(w: &mut Writer, s: &Session) {
     w.bool(s.destroying);
     w.list(&s.unanswered, |w, name| w.str(name));
     w.u64(s.record);
+    w.option(s.clock_offset, |w, offset| w.u64(offset as u64));
     w.list(&s.channels, |w, c| {
         w.u64(c.id);
         w.str(&c.name);
+        put_domain(w, c.domain);
+        w.u32(c.number as u32);
         put_settings(w, &c.settings);
+        w.bool(c.header == HeaderForm::Compact);
+        w.list(&c.contexts, |w, name| w.str(name));
         w.bool(c.enabled);
         w.list(&c.rules, put_rule);
         w.u32(c.private_rings);
-        put_past(w, &c.past);
+        put_past(w, &c.past, c.kernel_lost.load(Ordering::Relaxed));
         put_troubles(w, &c.troubles);
         w.list(&c.sets, |w, set| {
             w.u64(set.memory.set_id());
-            w.u32(set.uid);
+            put_origin(w, set.origin);
             w.u32(match set.holder {
                 Holder::Shared => 0,
                 Holder::Process { pid, .. } => pid,
@@ -120,7 +131,7 @@ fn put_session(w: &mut Writer, s: &Session) {
     });
     w.count(s.traces.len());
     for trace in s.traces.values() {
-        w.u32(trace.uid);
+        put_origin(w, trace.origin);
         trace.uuid.iter().for_each(|byte| w.u8(*byte));
         let (written, pending) = trace.metadata();
         w.u64(written);
@@ -128,9 +139,43 @@ fn put_session(w: &mut Writer, s: &Session) {
         let classes: Vec<_> = trace.classes().collect();
         w.list(&classes, |w, (classes, refused)| {
             w.u64(*refused);
-            w.list(classes, |w, class| put_tracepoint(w, class));
+            w.list(classes, put_class);
         });
     }
+}
+
+fn put_origin(w: &mut Writer, origin: Origin) {
+    w.u32(match origin {
+        Origin::Kernel => KERNEL,
+        Origin::User(uid) => uid,
+    });
+}
+
+fn get_origin(r: &mut Reader<'_>) -> Result<Origin, DecodeError> {
+    Ok(match r.u32()? {
+        KERNEL => Origin::Kernel,
+        uid => Origin::User(uid),
+    })
+}
+
+fn put_class(w: &mut Writer, class: &Class) {
+    match class {
+        Class::Tracepoint(tracepoint) => {
+            w.bool(false);
+            put_tracepoint(w, tracepoint);
+        }
+        Class::Kernel(name) => {
+            w.bool(true);
+            w.str(name);
+        }
+    }
+}
+
+fn get_class(r: &mut Reader<'_>) -> Result<Class, DecodeError> {
+    Ok(match r.bool()? {
+        false => Class::Tracepoint(Arc::new(get_tracepoint(r)?)),
+        true => Class::Kernel(r.string(NAME_BYTES_MAX)?.into()),
+    })
 }
 
 type Sets<'a> = &'a mut dyn FnMut(u64, sillage_ring::Geometry) -> Option<Arc<RingMemory>>;
@@ -161,11 +206,12 @@ fn get_session(r: &mut Reader<'_>, cpus: u32, set: Sets<'_>) -> Result<Session, 
         destroying: r.bool()?,
         unanswered: r.list(PROGRAMS_MAX, |r| r.string(PATH_BYTES_MAX))?,
         record: r.u64()?,
+        clock_offset: r.option(|r| r.u64())?.map(|offset| offset as i64),
         channels: r.list(CHANNELS_MAX, |r| get_channel(r, cpus, set))?,
         traces: BTreeMap::new(),
     };
     for _ in 0..r.count(usize::MAX)? {
-        let uid = r.u32()?;
+        let origin = get_origin(r)?;
         let mut uuid = [0; 16];
         for byte in &mut uuid {
             *byte = r.u8()?;
@@ -173,10 +219,10 @@ fn get_session(r: &mut Reader<'_>, cpus: u32, set: Sets<'_>) -> Result<Session, 
         let (written, pending) = (r.u64()?, r.string(usize::MAX)?);
         let classes = r.list(CHANNELS_MAX, |r| {
             let refused = r.u64()?;
-            Ok((r.list(usize::MAX, get_tracepoint)?, refused))
+            Ok((r.list(usize::MAX, get_class)?, refused))
         })?;
-        let trace = Trace::adopt(session.files(), &session.output, uid, uuid, written, pending, classes);
-        session.traces.insert(uid, trace);
+        let trace = Trace::adopt(session.files(), &session.output, origin, uuid, written, pending, classes);
+        session.traces.insert(origin, trace);
     }
     Ok(session)
 }
@@ -184,7 +230,10 @@ fn get_session(r: &mut Reader<'_>, cpus: u32, set: Sets<'_>) -> Result<Session, 
 fn get_channel(r: &mut Reader<'_>, cpus: u32, memory: Sets<'_>) -> Result<Channel, DecodeError> {
     let id = r.u64()?;
     let name = r.string(NAME_BYTES_MAX)?;
-    let mut channel = Channel::new(id, name, get_settings(r)?);
+    let (domain, number) = (get_domain(r)?, r.u32()? as usize);
+    let mut channel = Channel::new(id, name, domain, number, get_settings(r)?);
+    channel.header = if r.bool()? { HeaderForm::Compact } else { HeaderForm::Large };
+    channel.contexts = r.list(CONTEXTS_MAX, |r| r.string(NAME_BYTES_MAX))?;
     channel.enabled = r.bool()?;
     channel.rules = r.list(RULES_MAX, get_rule)?;
     channel.private_rings = r.u32()?;
@@ -193,7 +242,7 @@ fn get_channel(r: &mut Reader<'_>, cpus: u32, memory: Sets<'_>) -> Result<Channe
     let entries = r.list(usize::MAX, |r| {
         Ok(SetEntry {
             set_id: r.u64()?,
-            uid: r.u32()?,
+            origin: get_origin(r)?,
             pid: r.u32()?,
             first_number: r.u32()?,
             troubles: get_troubles(r)?,
@@ -201,6 +250,7 @@ fn get_channel(r: &mut Reader<'_>, cpus: u32, memory: Sets<'_>) -> Result<Channe
     })?;
     for entry in entries {
         let (kind, holder) = match entry.pid {
+            0 if domain == Domain::Kernel => (Kind::Ebpf, Holder::Shared),
             0 => (Kind::Rseq, Holder::Shared),
             pid => (Kind::Locked, Holder::Process { pid, program: None }),
         };
@@ -209,7 +259,7 @@ fn get_channel(r: &mut Reader<'_>, cpus: u32, memory: Sets<'_>) -> Result<Channe
             Some(memory) => channel.sets.push(RingSet {
                 memory,
                 counters: Arc::new(Counters::with_troubles(entry.troubles)),
-                uid: entry.uid,
+                origin: entry.origin,
                 holder,
                 first_number: entry.first_number,
                 closing: false,
@@ -220,7 +270,8 @@ fn get_channel(r: &mut Reader<'_>, cpus: u32, memory: Sets<'_>) -> Result<Channe
     Ok(channel)
 }
 
-fn put_past(w: &mut Writer, t: &ChannelTotals) {
+fn put_past(w: &mut Writer, t: &ChannelTotals, kernel_lost: u64) {
+    w.u64(t.kernel_lost + kernel_lost);
     let dropped = [t.dropped_packets, t.dropped_bytes, t.dropped_records, t.uncounted_packets];
     for n in [t.packets, t.bytes, t.overwritten].into_iter().chain(dropped) {
         w.u64(n);
@@ -238,7 +289,7 @@ fn get_troubles(r: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
 }
 
 fn get_past(r: &mut Reader<'_>) -> Result<ChannelTotals, DecodeError> {
-    let mut t = ChannelTotals::default();
+    let mut t = ChannelTotals { kernel_lost: r.u64()?, ..Default::default() };
     for n in [
         &mut t.packets,
         &mut t.bytes,

@@ -118,12 +118,14 @@ impl Daemon {
         keep(Key::ControlListener, &[clients])?;
         keep(Key::ProgramsListener, &[programs])?;
         keep(Key::Clock, &[self.clock.for_keeping()])?;
-        for (uid, user) in &self.users {
-            keep(Key::Doorbell(*uid), &[user.doorbell.file()])?;
+        for (origin, reader) in &self.readers {
+            keep(Key::Doorbell(*origin), &[reader.doorbell.file()])?;
         }
         let channels = self.sessions.values().flat_map(|session| &session.channels);
         for set in channels.flat_map(|channel| &channel.sets) {
-            keep(Key::Set(set.memory.set_id()), &set.memory.for_keeping())?;
+            for (key, files) in set.for_keeping() {
+                keep(key, &files)?;
+            }
         }
         let state = state::save(&self.numbers, &self.sessions)?;
         link::send(link, Outgoing::State(state.as_fd()))?;

@@ -1,12 +1,13 @@
-//! A user's trace in a session: its directory, its metadata file, and which event ids are taken.
+//! A trace of a session, a user's or the kernel's: its directory, its metadata file, and which event ids
+//! are taken.
 //!
-//! An event class gets its id when a program of the user first brings it into a channel, and its text
-//! is written before any program is told the id, so that no record can be met without its class. A
+//! An event class gets its id when it is first brought into a channel, and its text is written before
+//! any producer is told the id, so that no record can be met without its class. A
 //! disk that does not take the text keeps the class waiting, not the daemon: [`Trace::flush`] is tried
 //! again, and only classes that are on disk count as [`Trace::ready`].
 
 use crate::limits::CLASSES_MAX;
-use crate::tsdl;
+use crate::model::Origin;
 use sillage_consumer::disk::{Disk, write_own};
 use sillage_model::Tracepoint;
 use std::collections::HashMap;
@@ -14,11 +15,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// What makes two event classes of a channel the same.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// A tracepoint of a program, with all that it declares.
+    Tracepoint(Arc<Tracepoint>),
+    /// An event of the kernel, by name: there is one kernel.
+    Kernel(Arc<str>),
+}
+
 /// Ids of one channel's event classes.
 #[derive(Default)]
 pub struct Registry {
-    ids: HashMap<Arc<Tracepoint>, u32>,
-    classes: Vec<Arc<Tracepoint>>,
+    ids: HashMap<Class, u32>,
+    classes: Vec<Class>,
     /// Classes whose text is on disk.
     written: usize,
     /// Classes that found no id.
@@ -32,6 +42,10 @@ pub struct Machine {
     pub hostname: String,
     /// Its boot id.
     pub boot_id: String,
+    /// Release of its kernel.
+    pub kernel_release: String,
+    /// Version of its kernel.
+    pub kernel_version: String,
 }
 
 impl Machine {
@@ -41,14 +55,16 @@ impl Machine {
         Machine {
             hostname: read("/proc/sys/kernel/hostname"),
             boot_id: read("/proc/sys/kernel/random/boot_id"),
+            kernel_release: read("/proc/sys/kernel/osrelease"),
+            kernel_version: read("/proc/sys/kernel/version"),
         }
     }
 }
 
-/// One user's trace.
+/// One trace.
 pub struct Trace<D: Disk> {
-    /// Its user.
-    pub uid: u32,
+    /// Whose it is.
+    pub origin: Origin,
     /// Its UUID.
     pub uuid: [u8; 16],
     /// Its directory.
@@ -62,16 +78,23 @@ pub struct Trace<D: Disk> {
 }
 
 impl<D: Disk> Trace<D> {
-    /// A new trace with this many channels. Touches no file.
-    pub fn new(disk: D, session_dir: &Path, header: &tsdl::Header<'_>, channels: usize) -> Trace<D> {
+    /// A new trace with this many channels, whose metadata begin with `header`. Touches no file.
+    pub fn new(
+        disk: D,
+        session_dir: &Path,
+        origin: Origin,
+        uuid: [u8; 16],
+        header: String,
+        channels: usize,
+    ) -> Trace<D> {
         Trace {
-            uid: header.uid,
-            uuid: header.uuid,
-            dir: directory(session_dir, header.uid),
+            origin,
+            uuid,
+            dir: directory(session_dir, origin),
             disk,
             file: None,
             written_bytes: 0,
-            pending: tsdl::header(header, channels),
+            pending: header,
             registries: (0..channels).map(|_| Registry::default()).collect(),
         }
     }
@@ -81,37 +104,37 @@ impl<D: Disk> Trace<D> {
     pub fn adopt(
         disk: D,
         session_dir: &Path,
-        uid: u32,
+        origin: Origin,
         uuid: [u8; 16],
         written_bytes: u64,
         pending: String,
-        classes: Vec<(Vec<Tracepoint>, u64)>,
+        classes: Vec<(Vec<Class>, u64)>,
     ) -> Trace<D> {
         let registries = classes.into_iter().map(|(classes, refused)| {
             let mut registry = Registry { refused, ..Default::default() };
             for class in classes {
-                registry.add(Arc::new(class));
+                registry.add(class);
             }
             registry
         });
         let registries = registries.collect();
-        let dir = directory(session_dir, uid);
-        Trace { uid, uuid, dir, disk, file: None, written_bytes, pending, registries }
+        let dir = directory(session_dir, origin);
+        Trace { origin, uuid, dir, disk, file: None, written_bytes, pending, registries }
     }
 
-    /// The id of an event class in a channel, new if need be. None: there are too many, or the channel
-    /// does not exist.
-    pub fn class(&mut self, channel: usize, tracepoint: &Arc<Tracepoint>) -> Option<u32> {
+    /// The id of an event class in a channel, new if need be: then `text` describes it. None: there are
+    /// too many, or the channel does not exist.
+    pub fn class(&mut self, channel: usize, class: Class, text: impl FnOnce(u32) -> String) -> Option<u32> {
         let registry = self.registries.get_mut(channel)?;
-        if let Some(id) = registry.ids.get(tracepoint) {
+        if let Some(id) = registry.ids.get(&class) {
             return Some(*id);
         }
         if registry.classes.len() >= CLASSES_MAX {
             registry.refused += 1;
             return None;
         }
-        let id = registry.add(Arc::clone(tracepoint));
-        self.pending.push_str(&tsdl::event_class(tracepoint, id, channel));
+        let id = registry.add(class);
+        self.pending.push_str(&text(id));
         Some(id)
     }
 
@@ -162,7 +185,7 @@ impl<D: Disk> Trace<D> {
     }
 
     /// Channel by channel: the classes in id order, and how many found no id.
-    pub fn classes(&self) -> impl Iterator<Item = (&[Arc<Tracepoint>], u64)> {
+    pub fn classes(&self) -> impl Iterator<Item = (&[Class], u64)> {
         self.registries.iter().map(|registry| (registry.classes.as_slice(), registry.refused))
     }
 
@@ -179,15 +202,18 @@ impl<D: Disk> Trace<D> {
 }
 
 impl Registry {
-    fn add(&mut self, class: Arc<Tracepoint>) -> u32 {
+    fn add(&mut self, class: Class) -> u32 {
         let id = self.classes.len() as u32;
-        self.ids.insert(Arc::clone(&class), id);
+        self.ids.insert(class.clone(), id);
         self.classes.push(class);
         id
     }
 }
 
-/// `<session>/ust/uid/<uid>/64-bit`.
-fn directory(session_dir: &Path, uid: u32) -> PathBuf {
-    session_dir.join("ust").join("uid").join(uid.to_string()).join("64-bit")
+/// `<session>/kernel`, or `<session>/ust/uid/<uid>/64-bit`.
+fn directory(session_dir: &Path, origin: Origin) -> PathBuf {
+    match origin {
+        Origin::Kernel => session_dir.join("kernel"),
+        Origin::User(uid) => session_dir.join("ust").join("uid").join(uid.to_string()).join("64-bit"),
+    }
 }

@@ -4,12 +4,13 @@
 //! state to the keeper if it changed, and only then sends what they queued.
 
 use crate::DaemonError;
+use crate::kernel::Tracer;
 use crate::limits::{
     CLIENTS_MAX, MESSAGE_PATIENCE, PROGRAMS_PER_USER_MAX, REATTACH_PATIENCE, RETRY_PERIOD,
     raise_descriptor_limit,
 };
 use crate::link::{self, Key, Message, Outgoing};
-use crate::model::Session;
+use crate::model::{Origin, Session};
 use crate::net::{Attachment, Filled, Inbox, Outbox};
 use crate::programs::Program;
 use crate::recording::{Job, Wait};
@@ -26,6 +27,7 @@ use sillage_consumer::{
 use sillage_model::Tracepoint;
 use sillage_model::limits::{CPUS_MAX, PROGRAMS_MAX};
 use sillage_protocol::paths::{CONTROL_SOCKET, PROGRAMS_SOCKET};
+use sillage_ring::{Geometry, Kind};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::io;
@@ -41,6 +43,8 @@ const CLIENTS: u64 = 1;
 const PROGRAMS: u64 = 2;
 const SIGNALS: u64 = 3;
 const FINISHED: u64 = 4;
+/// The kernel tracer, which is one of those that confirm what they were told.
+pub(crate) const KERNEL: u64 = 5;
 /// Connections get tokens from here on.
 const FIRST_TOKEN: u64 = 16;
 /// Events taken from epoll at a time.
@@ -74,8 +78,8 @@ pub(crate) struct Client {
     pub(crate) busy: bool,
 }
 
-/// What the daemon has for each user whose programs it met.
-pub(crate) struct User {
+/// Who reads what a user's programs, or the kernel, records.
+pub(crate) struct Reader {
     pub(crate) doorbell: Arc<DoorbellMemory>,
     pub(crate) consumer: Consumer,
 }
@@ -94,7 +98,9 @@ pub(crate) struct Daemon {
     pub(crate) clock: Arc<ClockMemory>,
     pub(crate) publisher: ClockPublisher,
     pub(crate) finished: Arc<Finished>,
-    pub(crate) users: BTreeMap<u32, User>,
+    pub(crate) readers: BTreeMap<Origin, Reader>,
+    /// None until it was asked for.
+    pub(crate) kernel: Option<Tracer>,
     pub(crate) numbers: Numbers,
     pub(crate) restarts: u32,
     pub(crate) sessions: BTreeMap<u64, Session>,
@@ -108,8 +114,8 @@ pub(crate) struct Daemon {
     next_token: u64,
     /// The state must be saved before anything is sent.
     pub(crate) changed: bool,
-    /// Ring sets that the keeper may forget as soon as it has a state without them, never before.
-    pub(crate) unneeded_sets: Vec<u64>,
+    /// Rings that the keeper may forget as soon as it has a state without them, never before.
+    pub(crate) unneeded: Vec<Key>,
     /// When to try again what failed.
     pub(crate) retry_at: Option<Instant>,
     /// Until when rings of single processes wait for their process.
@@ -148,6 +154,17 @@ impl Inheritance {
 
     fn one(&mut self, key: Key) -> Option<OwnedFd> {
         self.items.remove(&key)?.pop()
+    }
+
+    /// The memory of a ring set, if all of it was kept and fits.
+    fn rings(&mut self, set_id: u64, geometry: Geometry) -> Option<RingMemory> {
+        if geometry.kind == Kind::Ebpf {
+            let maps = (0..geometry.cpus).filter_map(|cpu| Some((cpu, self.one(Key::Ring(set_id, cpu))?)));
+            let maps: Vec<_> = maps.collect();
+            return (!maps.is_empty()).then(|| RingMemory::from_maps(maps, geometry, set_id).ok())?;
+        }
+        let mut files = self.items.remove(&Key::Set(set_id))?.into_iter();
+        RingMemory::adopt(files.next()?, files.next()?, geometry, set_id).ok()
     }
 }
 
@@ -205,11 +222,9 @@ impl Daemon {
         };
         let cpus = possible_cpus();
         let (numbers, sessions) = match from.state.take() {
-            Some(state) => state::load(state, cpus, |set_id, geometry| {
-                let mut files = from.items.remove(&Key::Set(set_id))?.into_iter();
-                let (set, words) = (files.next()?, files.next()?);
-                RingMemory::adopt(set, words, geometry, set_id).ok().map(Arc::new)
-            })?,
+            Some(state) => {
+                state::load(state, cpus, |set_id, geometry| from.rings(set_id, geometry).map(Arc::new))?
+            }
             None => {
                 unfinished::repair_all(&rundir);
                 (first_numbers(), BTreeMap::new())
@@ -227,7 +242,8 @@ impl Daemon {
             publisher: ClockPublisher::start(Arc::clone(&clock))?,
             clock,
             finished: Arc::new(Finished::new()?),
-            users: BTreeMap::new(),
+            readers: BTreeMap::new(),
+            kernel: None,
             numbers,
             restarts: from.restarts,
             sessions,
@@ -239,7 +255,7 @@ impl Daemon {
             jobs: HashMap::new(),
             next_token: FIRST_TOKEN,
             changed: true,
-            unneeded_sets: Vec::new(),
+            unneeded: Vec::new(),
             retry_at: None,
             reattach_until: (from.restarts > 0).then(|| Instant::now() + REATTACH_PATIENCE),
             touched: HashSet::new(),
@@ -247,9 +263,11 @@ impl Daemon {
         };
         for (key, mut fds) in from.items {
             match (key, fds.pop()) {
-                (Key::Doorbell(uid), Some(file)) => daemon.add_user(uid, DoorbellMemory::adopt(file)?)?,
+                (Key::Doorbell(origin), Some(file)) => {
+                    daemon.add_reader(origin, DoorbellMemory::adopt(file)?)?
+                }
                 // Made or left behind in the moment in which the worker before was killed.
-                (Key::Set(set_id), _) => daemon.unneeded_sets.push(set_id),
+                (Key::Set(_) | Key::Ring(..), _) => daemon.unneeded.push(key),
                 _ => {}
             }
         }
@@ -261,7 +279,7 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn watch(&self, token: u64, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn watch(&self, token: u64, fd: BorrowedFd<'_>) -> io::Result<()> {
         epoll::add(&self.epoll, fd, EventData::new_u64(token), EventFlags::IN)?;
         Ok(())
     }
@@ -280,20 +298,20 @@ impl Daemon {
         [self.clients_listener.as_fd(), self.programs_listener.as_fd()]
     }
 
-    /// Doorbell and consumer of a user, made when its first program is met.
-    pub(crate) fn user(&mut self, uid: u32) -> Result<&User, DaemonError> {
-        if !self.users.contains_key(&uid) {
+    /// Doorbell and consumer of a user's programs or of the kernel, made when they are first needed.
+    pub(crate) fn reader(&mut self, origin: Origin) -> Result<&Reader, DaemonError> {
+        if !self.readers.contains_key(&origin) {
             let doorbell = DoorbellMemory::create()?;
-            self.keep(Key::Doorbell(uid), &[doorbell.file()]);
-            self.add_user(uid, doorbell)?;
+            self.keep(Key::Doorbell(origin), &[doorbell.file()]);
+            self.add_reader(origin, doorbell)?;
         }
-        self.users.get(&uid).ok_or(DaemonError::NoKeeper)
+        self.readers.get(&origin).ok_or(DaemonError::NoKeeper)
     }
 
-    fn add_user(&mut self, uid: u32, doorbell: DoorbellMemory) -> Result<(), DaemonError> {
+    fn add_reader(&mut self, origin: Origin, doorbell: DoorbellMemory) -> Result<(), DaemonError> {
         let doorbell = Arc::new(doorbell);
         let consumer = Consumer::start(Arc::clone(&doorbell), Arc::clone(&self.finished))?;
-        self.users.insert(uid, User { doorbell, consumer });
+        self.readers.insert(origin, Reader { doorbell, consumer });
         Ok(())
     }
 
@@ -343,6 +361,7 @@ impl Daemon {
                             self.job_finished(ticket);
                         }
                     }
+                    KERNEL => self.kernel_reports(),
                     token => self.connection_ready(token),
                 }
             }
@@ -444,10 +463,7 @@ impl Daemon {
     }
 
     pub(crate) fn connection(&mut self, token: u64) -> Option<&mut Connection> {
-        match self.programs.get_mut(&token) {
-            Some(program) => Some(&mut program.connection),
-            None => self.clients.get_mut(&token).map(|client| &mut client.connection),
-        }
+        connection_of(&mut self.programs, &mut self.clients, token)
     }
 
     /// Queues a frame for a connection.
@@ -508,16 +524,21 @@ impl Daemon {
                     self.tell_keeper(Outgoing::State(file.as_fd()));
                     // Behind the state that holds their totals: whenever this process is killed, the
                     // keeper has either a set or what is left of it.
-                    for set_id in std::mem::take(&mut self.unneeded_sets) {
-                        self.tell_keeper(Outgoing::Drop(Key::Set(set_id)));
+                    for key in std::mem::take(&mut self.unneeded) {
+                        self.tell_keeper(Outgoing::Drop(key));
                     }
                 }
                 // The older state stays with the keeper: worse than the newest, better than none.
                 Err(_) => self.retry_soon(),
             }
         }
+        if let Some(tracer) = &mut self.kernel {
+            tracer.flush();
+        }
         for token in std::mem::take(&mut self.touched) {
-            let Some(connection) = self.connection(token) else { continue };
+            let Some(connection) = connection_of(&mut self.programs, &mut self.clients, token) else {
+                continue;
+            };
             let failed = connection.outbox.flush(&connection.stream).is_err();
             let done = connection.outbox.is_empty();
             if failed || (connection.closing && done) {
@@ -527,10 +548,9 @@ impl Daemon {
             if connection.watched == done {
                 connection.watched = !done;
                 let flags = if done { EventFlags::IN } else { EventFlags::IN | EventFlags::OUT };
-                let stream = connection.stream.as_fd().try_clone_to_owned();
-                if let Ok(stream) = stream {
-                    // Were it to fail, the next message would be sent with the next event.
-                    let _ = epoll::modify(&self.epoll, &stream, EventData::new_u64(token), flags);
+                if epoll::modify(&self.epoll, &connection.stream, EventData::new_u64(token), flags).is_err() {
+                    // It would never be told the rest.
+                    self.close(token);
                 }
             }
         }
@@ -579,9 +599,7 @@ impl Daemon {
             self.changed = true;
             self.flush_traces();
             self.note_unfinished();
-            for token in self.programs.keys().copied().collect::<Vec<_>>() {
-                self.declare(token);
-            }
+            self.declare_all();
         }
         if self.reattach_until.is_some() {
             self.drop_orphans(self.reattach_until.is_some_and(|until| until <= now));
@@ -589,6 +607,17 @@ impl Daemon {
                 self.reattach_until = None;
             }
         }
+    }
+}
+
+fn connection_of<'a>(
+    programs: &'a mut BTreeMap<u64, Program>,
+    clients: &'a mut BTreeMap<u64, Client>,
+    token: u64,
+) -> Option<&'a mut Connection> {
+    match programs.get_mut(&token) {
+        Some(program) => Some(&mut program.connection),
+        None => clients.get_mut(&token).map(|client| &mut client.connection),
     }
 }
 

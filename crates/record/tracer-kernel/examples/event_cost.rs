@@ -127,7 +127,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ("an unreadable user string, staged", &USER, &[]),
     ];
     for (title, recipe, contexts) in cases {
-        let channel = std::cell::RefCell::new(Channel::create(Arc::clone(&kernel), geometry, 1, &bell)?);
+        let memory = Arc::new(Channel::rings(geometry, 1)?);
+        let channel = std::cell::RefCell::new(Channel::new(Arc::clone(&kernel), memory, &bell)?);
         let on = || Ok(channel.borrow_mut().enable(recipe, 1, contexts, &[])?);
         let off = || {
             channel.borrow_mut().disable(1);

@@ -1,7 +1,7 @@
 //! One channel: rings for each CPU, and the programs that write into them.
 //!
-//! The rings belong to the consumer's [`RingMemory`], which is made here from eBPF maps and handed out;
-//! a restarted daemon makes it anew from the maps' descriptors. What is attached lives exactly as long
+//! The rings are the consumer's [`RingMemory`], made here from eBPF maps; a restarted daemon makes it anew
+//! from the maps' descriptors ([`RingMemory::from_maps`]). What is attached lives exactly as long
 //! as its [`Channel`].
 
 use crate::bell::Bell;
@@ -118,22 +118,17 @@ fn array(name: &'static str, value_bytes: u64, entries: u32, mappable: bool) -> 
 }
 
 impl Channel {
-    /// New rings, one for each CPU that is online. `geometry` is of the kind ebpf, for all CPUs that
-    /// the machine may have ([`sys::cpus`]).
+    /// New rings, one for each CPU that is online, for [`Channel::new`]. `geometry` is of the kind ebpf,
+    /// for all CPUs that the machine may have ([`sys::cpus`]).
     ///
     /// # Errors
     /// No rights, no memory, impossible sizes.
-    pub fn create(
-        kernel: Arc<Kernel>,
-        geometry: Geometry,
-        set_id: u64,
-        bell: &Bell,
-    ) -> Result<Channel, TracerError> {
+    pub fn rings(geometry: Geometry, set_id: u64) -> Result<RingMemory, TracerError> {
         let geometry = geometry.checked().map_err(SharedError::from)?;
         let (_, online) = sys::cpus();
         let online = online.into_iter().filter(|cpu| *cpu < geometry.cpus);
         let maps = online.map(|cpu| Ok((cpu, Channel::ring(&geometry)?)));
-        Channel::adopt(kernel, maps.collect::<Result<_, TracerError>>()?, geometry, set_id, bell)
+        Ok(RingMemory::from_maps(maps.collect::<Result<_, TracerError>>()?, geometry, set_id)?)
     }
 
     fn ring(geometry: &Geometry) -> Result<OwnedFd, TracerError> {
@@ -144,18 +139,12 @@ impl Channel {
         Ok(array("ring", bytes + SLACK_BYTES, 1, true)?)
     }
 
-    /// Rings that an earlier daemon made ([`RingMemory::maps`]), with what they hold.
+    /// A channel that writes into these rings, new ones or those that an earlier daemon made.
     ///
     /// # Errors
-    /// As `create`; also maps of another shape.
-    pub fn adopt(
-        kernel: Arc<Kernel>,
-        maps: Vec<(u32, OwnedFd)>,
-        geometry: Geometry,
-        set_id: u64,
-        bell: &Bell,
-    ) -> Result<Channel, TracerError> {
-        let geometry = geometry.checked().map_err(SharedError::from)?;
+    /// No rights; maps of another shape.
+    pub fn new(kernel: Arc<Kernel>, memory: Arc<RingMemory>, bell: &Bell) -> Result<Channel, TracerError> {
+        let geometry = *memory.geometry();
         let template = Channel::ring(&geometry)?;
         let rings = sys::create_map(&MapSpec {
             kind: MapKind::ArrayOfMaps,
@@ -165,8 +154,8 @@ impl Channel {
             inner: Some(template.as_fd()),
             name: "rings",
         })?;
-        for (cpu, map) in &maps {
-            sys::set_inner(rings.as_fd(), *cpu, map.as_fd())?;
+        for (cpu, map) in memory.maps() {
+            sys::set_inner(rings.as_fd(), cpu, map)?;
         }
         let absent = array("absent", 8, 1, true)?;
         let failed = |error| SysError::Failed { call: "keeping a descriptor", error };
@@ -174,7 +163,7 @@ impl Channel {
             stages: array("stages", STAGE_BYTES.into(), geometry.cpus * STAGES, false)?,
             absent_count: Page::map(absent.as_fd(), 0, false)?,
             notes: bell.notes().try_clone_to_owned().map_err(failed)?,
-            memory: Arc::new(RingMemory::from_maps(maps, geometry, set_id)?),
+            memory,
             kernel,
             geometry,
             rings,

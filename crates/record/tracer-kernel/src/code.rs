@@ -40,6 +40,7 @@ pub(crate) mod helper {
     pub(crate) const TAIL_CALL: i32 = 12;
     pub(crate) const READ_USER: i32 = 112;
     pub(crate) const JIFFIES: i32 = 118;
+    pub(crate) const CURRENT_PID_TGID: i32 = 14;
     pub(crate) const READ_KERNEL: i32 = 113;
     pub(crate) const READ_USER_STRING: i32 = 114;
     pub(crate) const READ_KERNEL_STRING: i32 = 115;

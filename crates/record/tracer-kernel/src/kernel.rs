@@ -1,8 +1,9 @@
 //! What the running kernel offers: its types, its tracepoints, where its tracefs is mounted.
 
 use crate::recipe::{Hook, Recipe};
+use crate::sys::{self, ProgramKind, SysError};
 use crate::{events, format};
-use sillage_bpf::{Btf, BtfError, Kind, TypeId};
+use sillage_bpf::{Assembler, Btf, BtfError, Kind, Reg, TypeId};
 use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
@@ -17,6 +18,9 @@ pub enum KernelError {
     /// The kernel describes no types to us.
     #[error("{VMLINUX}: {0} (a kernel built with CONFIG_DEBUG_INFO_BTF is needed)")]
     NoTypes(io::Error),
+    /// It lets us not record.
+    #[error(transparent)]
+    Refused(#[from] SysError),
     /// What it describes cannot be read.
     #[error("{VMLINUX}: {0}")]
     Types(#[from] BtfError),
@@ -39,6 +43,20 @@ impl Kernel {
         let mounted = |path: &&&str| std::fs::metadata(format!("{path}/events")).is_ok();
         let tracefs = TRACEFS.iter().find(mounted).map(PathBuf::from);
         Ok(Kernel { btf: Btf::parse(bytes)?, tracefs })
+    }
+
+    /// Whether it lets this process record: by loading a program that does nothing.
+    ///
+    /// # Errors
+    /// The kernel's, with what is missing.
+    pub fn permits(&self) -> Result<(), KernelError> {
+        let Some(id) = self.tracepoint("sched_switch") else { return Ok(()) };
+        let mut asm = Assembler::new();
+        asm.mov(Reg::R0, 0);
+        asm.exit();
+        let insns = asm.finish().unwrap_or_default();
+        sys::load_program(ProgramKind::TypedTracepoint(id.0), &insns, "probe")?;
+        Ok(())
     }
 
     /// Its types.

@@ -18,7 +18,9 @@
 //! | [`format`] | a recipe from a tracepoint's record format, for what has no table |
 //! | [`code`] | values and fields as instructions; what custom emitters write with |
 //! | [`program`] | guards (filters), reserve, header, commit: the ring contract's kind ebpf |
+//! | [`guard`] | who is left out of a channel |
 //! | [`kernel`] | what the running kernel offers |
+//! | [`catalogue`] | all events of the running kernel by LTTng's names |
 //! | [`channel`] | rings and programs of one channel: enable, disable, losses |
 //! | [`bell`] | wakes the consumer when a sub-buffer is full |
 //! | [`metadata`] | the trace's description in LTTng's words |
@@ -28,11 +30,13 @@
 //! no sessions and writes no files.
 
 pub mod bell;
+pub mod catalogue;
 pub mod channel;
 pub mod code;
 pub mod dispatch;
 pub mod events;
 pub mod format;
+pub mod guard;
 pub mod kernel;
 pub mod metadata;
 pub mod program;
@@ -41,6 +45,7 @@ pub mod sys;
 pub mod syscalls;
 
 pub use bell::Bell;
+pub use catalogue::{Catalogue, CatalogueError};
 pub use channel::{Channel, Loss, TracerError};
 pub use code::{Code, GenerateError};
 pub use kernel::Kernel;

@@ -277,6 +277,18 @@ pub fn summary(name: &str, ty: &Type) -> String {
     }
 }
 
+/// What a field is, in the word that lists of fields show.
+pub fn kind_word(ty: &Type) -> &'static str {
+    match ty {
+        Type::Int(_) => "integer",
+        Type::Enum(..) => "enum",
+        Type::Text(_) | Type::String | Type::TextSequence { .. } => "string",
+        Type::Array(..) | Type::Sequence { .. } | Type::Counted { .. } => "sequence",
+        Type::Struct(_) => "struct",
+        Type::Variant { .. } => "variant",
+    }
+}
+
 /// A field name as it stands in the trace: with a leading underscore, other characters replaced.
 fn identifier(name: &str) -> String {
     let keep = |c: char| c.is_ascii_alphanumeric() || "[] ".contains(c);

@@ -410,6 +410,12 @@ pub fn wait_for_programs() -> Result<(), SysError> {
     }
 }
 
+/// True if a tracefs is mounted, whether we may look into it or not.
+pub fn tracefs_mounted() -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(2) == Some("tracefs"))
+}
+
 /// CPUs that the machine may ever have, and those that are online.
 pub fn cpus() -> (u32, Vec<u32>) {
     let read = |file: &str| {

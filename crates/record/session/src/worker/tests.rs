@@ -1,12 +1,11 @@
 //! A worker with a keeper that only listens: what it would have for the next worker, at any moment.
 
 use super::*;
-use crate::model::{Channel, Holder, RingSet};
+use crate::model::{Channel, Holder, Origin, RingSet};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use sillage_consumer::fake::{FakePages, FakeProducer};
 use sillage_consumer::{Counters, Files};
-use sillage_model::ChannelSettings;
-use sillage_ring::Kind;
+use sillage_model::{ChannelSettings, Domain};
 
 const SET: u64 = 77;
 const LOST: u64 = 100;
@@ -66,7 +65,7 @@ fn messages(link: &OwnedFd) -> Vec<Message> {
 /// Gives the worker a session whose only ring belongs to the program `program` and lost [`LOST`] records.
 fn record_and_lose(daemon: &mut Daemon, program: u64) {
     let settings = ChannelSettings { subbuf_bytes: 4096, subbuf_count: 2, ..ChannelSettings::default() };
-    let mut channel = Channel::new(5, "c".into(), settings);
+    let mut channel = Channel::new(5, "c".into(), Domain::User, 0, settings);
     let memory = Arc::new(RingMemory::create(channel.geometry(Kind::Locked, 1), SET).unwrap());
     daemon.keep(Key::Set(SET), &memory.for_keeping());
     let doorbell = DoorbellMemory::create().unwrap();
@@ -84,7 +83,7 @@ fn record_and_lose(daemon: &mut Daemon, program: u64) {
     channel.sets.push(RingSet {
         memory,
         counters: Arc::new(Counters::default()),
-        uid,
+        origin: Origin::User(uid),
         holder: Holder::Process { pid: std::process::id(), program: Some(program) },
         first_number: 1,
         closing: false,
@@ -99,12 +98,13 @@ fn record_and_lose(daemon: &mut Daemon, program: u64) {
         started_once: true,
         destroying: false,
         channels: vec![channel],
-        traces: BTreeMap::<u32, crate::trace::Trace<Files>>::new(),
+        traces: BTreeMap::new(),
+        clock_offset: None,
         unanswered: Vec::new(),
         record: 0,
     };
     daemon.sessions.insert(1, session);
-    daemon.add_user(uid, doorbell).unwrap();
+    daemon.add_reader(Origin::User(uid), doorbell).unwrap();
     daemon.changed = true;
     daemon.turn_end();
 }
@@ -155,7 +155,8 @@ fn a_set_that_no_state_names_is_let_go_by_the_next_worker() {
     let mut kept = Kept::default();
     messages(&keeper).into_iter().for_each(|message| kept.take(message));
     // Killed between the set's way to the keeper and the state's.
-    let geometry = Channel::new(5, "c".into(), ChannelSettings::default()).geometry(Kind::Locked, 1);
+    let geometry =
+        Channel::new(5, "c".into(), Domain::User, 0, ChannelSettings::default()).geometry(Kind::Locked, 1);
     let memory = RingMemory::create(geometry, SET).unwrap();
     let files = memory.for_keeping().map(|fd| fd.try_clone_to_owned().unwrap());
     kept.take(Message::Keep(Key::Set(SET), files.into()));

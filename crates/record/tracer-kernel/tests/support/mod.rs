@@ -61,7 +61,8 @@ impl Session {
         let finished = Arc::new(Finished::new().unwrap());
         let bell = Bell::start(Arc::clone(&doorbell)).unwrap();
         let consumer = Consumer::start(doorbell, Arc::clone(&finished)).unwrap();
-        let channel = Channel::create(Arc::clone(kernel), geometry, SET_ID, &bell).unwrap();
+        let memory = Arc::new(Channel::rings(geometry, SET_ID).unwrap());
+        let channel = Channel::new(Arc::clone(kernel), memory, &bell).unwrap();
         let counters = Arc::new(Counters::default());
         Session {
             channel,

@@ -4,18 +4,18 @@ use super::{Context, ERROR, FINE, Outcome, WARNING, error, is, split_list, warni
 use clap::Args;
 use sillage_control::ErrorCode;
 use sillage_model::size::{parse_bytes, parse_duration_us};
-use sillage_model::{BlockingTimeout, ChannelSettings, LossMode};
+use sillage_model::{BlockingTimeout, ChannelSettings, Domain, LossMode};
 
 /// Smallest sub-buffer that LTTng accepts: a page.
 const SUBBUF_BYTES_MIN: u64 = 4096;
 
-/// The domain, of which there is one so far.
+/// The domain's options.
 #[derive(Args)]
-pub struct Domain {
+pub struct DomainChoice {
     /// User-space tracing.
     #[arg(short, long)]
     pub userspace: bool,
-    /// Kernel tracing (not there yet).
+    /// Kernel tracing.
     #[arg(short, long, conflicts_with = "userspace")]
     pub kernel: bool,
 }
@@ -53,19 +53,28 @@ pub struct Settings {
     /// Times of events keep the order of causes between threads (about 10 ns more an event).
     #[arg(long)]
     pub ordered: bool,
+    /// Memory for all rings of the channel together (k, M, G), instead of the sub-buffers' size and number.
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["subbuf_size", "num_subbuf"])]
+    pub memory: Option<String>,
+    /// Kernel: record also what the session daemon itself does.
+    #[arg(long)]
+    pub include_self: bool,
 }
 
-/// `enable-channel -u [OPTIONS] NAME[,NAME]...`
+/// `enable-channel -k|-u [OPTIONS] NAME[,NAME]...`
 #[derive(Args)]
 pub struct Enable {
     #[command(flatten)]
-    domain: Domain,
+    domain: DomainChoice,
     #[command(flatten)]
     settings: Settings,
-    /// Buffers of each user (default).
+    /// Buffers of each user (user space; default).
     #[arg(long)]
     buffers_uid: bool,
-    /// Where trace data go on their way (only `mmap`).
+    /// Buffers of the whole system (kernel; default).
+    #[arg(long)]
+    buffers_global: bool,
+    /// Where trace data go on their way: `mmap`; for the kernel also `splice`, which is the same here.
     #[arg(long, value_name = "TYPE")]
     output: Option<String>,
     /// Name of the session; without one it is the current one.
@@ -75,11 +84,11 @@ pub struct Enable {
     channels: Option<String>,
 }
 
-/// `disable-channel -u NAME[,NAME]...`
+/// `disable-channel -k|-u NAME[,NAME]...`
 #[derive(Args)]
 pub struct Disable {
     #[command(flatten)]
-    domain: Domain,
+    domain: DomainChoice,
     /// Name of the session; without one it is the current one.
     #[arg(short, long, value_name = "SESSION")]
     session: Option<String>,
@@ -88,9 +97,21 @@ pub struct Disable {
 }
 
 impl Settings {
+    /// True if the size of rings was chosen.
+    pub fn names_a_size(&self) -> bool {
+        self.memory.is_some() || self.subbuf_size.is_some() || self.num_subbuf.is_some()
+    }
+
     /// The settings in numbers; says what is wrong, and what it rounds.
-    pub fn parse(&self) -> Option<ChannelSettings> {
-        let mut settings = ChannelSettings { ordered_clock: self.ordered, ..Default::default() };
+    pub fn parse(&self, domain: Domain) -> Option<ChannelSettings> {
+        let mut settings = ChannelSettings {
+            ordered_clock: self.ordered,
+            include_self: self.include_self,
+            ..ChannelSettings::of(domain)
+        };
+        if let Some(text) = &self.memory {
+            settings.memory_bytes = size("--memory", text, 1)?;
+        }
         if self.overwrite {
             settings.loss_mode = LossMode::Overwrite;
         }
@@ -112,7 +133,7 @@ impl Settings {
                 settings.subbuf_count = rounded;
             }
         }
-        if let Some(text) = &self.blocking_timeout {
+        if let Some(text) = &self.blocking_timeout.as_ref().filter(|_| domain == Domain::User) {
             settings.blocking_timeout = match text.as_str() {
                 "inf" => BlockingTimeout::Forever,
                 text => match time("--blocking-timeout", text)? {
@@ -175,32 +196,40 @@ fn time(option: &str, text: &str) -> Option<u64> {
     value
 }
 
-impl Domain {
-    /// Says what is wrong unless this is the user-space domain.
-    pub fn check(&self, known: &str) -> bool {
+impl DomainChoice {
+    /// The domain; says that one is missing if none was chosen.
+    pub fn get(&self, known: &str) -> Option<Domain> {
         if self.kernel {
-            error!("Kernel tracer not available");
-        } else if !self.userspace {
+            return Some(Domain::Kernel);
+        }
+        if !self.userspace {
             error!("Please specify a domain ({known}).");
         }
-        self.userspace
+        self.userspace.then_some(Domain::User)
     }
 }
 
 pub fn enable(context: &Context, arguments: &Enable) -> Outcome {
-    if !arguments.domain.check("--kernel/--userspace") {
-        return ERROR;
-    }
+    let Some(domain) = arguments.domain.get("--kernel/--userspace") else { return ERROR };
     let names = split_list(arguments.channels.as_deref().unwrap_or_default());
     if names.is_empty() {
         error!("Missing channel name.");
         return ERROR;
     }
-    if let Some(other) = arguments.output.as_deref().filter(|output| *output != "mmap") {
-        error!("Unknown output type {other}. Possible values are: mmap");
+    if domain == Domain::Kernel && arguments.settings.blocking_timeout.is_some() {
+        error!("Retry timeout option not supported for kernel domain (-k)");
         return ERROR;
     }
-    let Some(settings) = arguments.settings.parse() else { return ERROR };
+    if if domain == Domain::Kernel { arguments.buffers_uid } else { arguments.buffers_global } {
+        error!("Buffer type not supported for domain {}", domain.option());
+        return ERROR;
+    }
+    let outputs: &[&str] = if domain == Domain::Kernel { &["mmap", "splice"] } else { &["mmap"] };
+    if let Some(other) = arguments.output.as_deref().filter(|output| !outputs.contains(output)) {
+        error!("Unknown output type {other}. Possible values are: {}\n", outputs.join(", "));
+        return ERROR;
+    }
+    let Some(settings) = arguments.settings.parse(domain) else { return ERROR };
     let Some(session) = context.session(arguments.session.as_deref()) else { return ERROR };
     let mut outcome = FINE;
     for name in names {
@@ -216,9 +245,14 @@ pub fn enable(context: &Context, arguments: &Enable) -> Outcome {
             outcome = ERROR;
             continue;
         }
-        match context.client().and_then(|mut client| client.enable_channel(&session, &name, settings)) {
-            Ok(()) => context.say(format_args!("ust channel {name} enabled for session {session}")),
-            Err(error) if is(&error, ErrorCode::ChannelExists) => {
+        match context.client().and_then(|mut client| client.enable_channel(&session, domain, &name, settings))
+        {
+            Ok(()) => {
+                context.say(format_args!("{} channel {name} enabled for session {session}", domain.word()))
+            }
+            Err(error)
+                if is(&error, ErrorCode::ChannelExists) || is(&error, ErrorCode::KernelChannelExists) =>
+            {
                 warning!("Channel {name}: {error} (session {session})");
                 outcome = WARNING;
             }
@@ -232,9 +266,7 @@ pub fn enable(context: &Context, arguments: &Enable) -> Outcome {
 }
 
 pub fn disable(context: &Context, arguments: &Disable) -> Outcome {
-    if !arguments.domain.check("--kernel/--userspace") {
-        return ERROR;
-    }
+    let Some(domain) = arguments.domain.get("--kernel/--userspace") else { return ERROR };
     let names = split_list(arguments.channels.as_deref().unwrap_or_default());
     if names.is_empty() {
         error!("Missing channel name(s).");
@@ -243,8 +275,10 @@ pub fn disable(context: &Context, arguments: &Disable) -> Outcome {
     let Some(session) = context.session(arguments.session.as_deref()) else { return ERROR };
     let mut outcome = FINE;
     for name in names {
-        match context.client().and_then(|mut client| client.disable_channel(&session, &name)) {
-            Ok(()) => context.say(format_args!("ust channel {name} disabled for session {session}")),
+        match context.client().and_then(|mut client| client.disable_channel(&session, domain, &name)) {
+            Ok(()) => {
+                context.say(format_args!("{} channel {name} disabled for session {session}", domain.word()))
+            }
             Err(error) => {
                 error!("Channel {name}: {error} (session {session})");
                 outcome = WARNING;

@@ -1,20 +1,22 @@
 //! Recording event rules: make, enable, disable.
 
-use super::channel::Domain;
-use super::{Context, ERROR, FINE, Outcome, code, error, is, split_list, warning};
+use super::channel::DomainChoice;
+use super::{Context, ERROR, FINE, Outcome, WARNING, code, error, is, split_list, warning};
 use clap::Args;
 use sillage_control::{ControlError, ErrorCode};
-use sillage_model::{EventRule, LogLevel, LogLevelRule, Pattern};
+use sillage_model::{Domain, EventRule, Instrumentation, LogLevel, LogLevelRule, Pattern};
 
 const DOMAINS: &str = "--kernel/--userspace/--jul/--log4j/--python";
 /// What LTTng exits with for a log level that does not exist.
 const UNKNOWN_LOGLEVEL: Outcome = 97;
+/// What it exits with for what a domain has not.
+const UNSUPPORTED: Outcome = 5;
 
-/// `enable-event -u NAME[,NAME]... | --all`
+/// `enable-event -k|-u NAME[,NAME]... | --all`
 #[derive(Args)]
 pub struct Enable {
     #[command(flatten)]
-    domain: Domain,
+    domain: DomainChoice,
     /// All events.
     #[arg(short, long)]
     all: bool,
@@ -30,6 +32,21 @@ pub struct Enable {
     /// Tracepoints (default).
     #[arg(long)]
     tracepoint: bool,
+    /// Kernel: system calls.
+    #[arg(long)]
+    syscall: bool,
+    /// Kernel: a place in its code, a symbol with an offset or an address.
+    #[arg(long, value_name = "PLACE")]
+    probe: Option<String>,
+    /// Kernel: entry and return of a function, given as for `--probe`.
+    #[arg(long, value_name = "PLACE")]
+    function: Option<String>,
+    /// Kernel: a place in a program's code, `[elf:]PATH:SYMBOL` or `sdt:PATH:PROVIDER:NAME`.
+    #[arg(long, value_name = "PLACE")]
+    userspace_probe: Option<String>,
+    /// Record only events that pass this expression.
+    #[arg(short, long, value_name = "EXPRESSION")]
+    filter: Option<String>,
     /// Name of the channel.
     #[arg(short, long, value_name = "CHANNEL")]
     channel: Option<String>,
@@ -40,11 +57,11 @@ pub struct Enable {
     events: Option<String>,
 }
 
-/// `disable-event -u NAME[,NAME]... | --all-events`
+/// `disable-event -k|-u NAME[,NAME]... | --all-events`
 #[derive(Args)]
 pub struct Disable {
     #[command(flatten)]
-    domain: Domain,
+    domain: DomainChoice,
     /// All rules.
     #[arg(short, long)]
     all_events: bool,
@@ -67,10 +84,171 @@ fn channel_of(given: Option<&str>, error: &ControlError) -> String {
     }
 }
 
-pub fn enable(context: &Context, arguments: &Enable) -> Outcome {
-    if !arguments.domain.check(DOMAINS) {
-        return ERROR;
+/// What the rules of one command line are made of, and how their making is told.
+struct Plan<'a> {
+    domain: Domain,
+    all: bool,
+    /// The kinds of instrumentation, a rule for each.
+    kinds: Vec<Instrumentation>,
+    exclusions: Vec<String>,
+    loglevel: LogLevelRule,
+    loglevel_text: Option<&'a str>,
+    filter: Option<&'a str>,
+}
+
+impl Enable {
+    /// The one kind of instrumentation that was asked for; None: none was.
+    fn kind(&self) -> Result<Option<Instrumentation>, Outcome> {
+        let given = [
+            self.tracepoint.then_some(Instrumentation::Tracepoint),
+            self.syscall.then_some(Instrumentation::Syscall),
+            self.probe.clone().map(Instrumentation::Probe),
+            self.function.clone().map(Instrumentation::Function),
+            self.userspace_probe.clone().map(Instrumentation::UserspaceProbe),
+        ];
+        let mut given = given.into_iter().flatten();
+        let kind = given.next();
+        if given.next().is_some() {
+            error!("Multiple event type not supported.");
+            return Err(ERROR);
+        }
+        Ok(kind)
     }
+
+    fn plan(&self, domain: Domain) -> Result<Plan<'_>, Outcome> {
+        let kind = self.kind()?;
+        let exclusions = split_list(self.exclude.as_deref().unwrap_or_default());
+        // As LTTng's, the names of levels alone are taken, not their numbers.
+        let level = |text: &str| LogLevel::parse(text).filter(|_| text.parse::<i64>().is_err());
+        let (text, mut loglevel) = match (self.loglevel_only.as_deref(), self.loglevel.as_deref()) {
+            (Some(text), _) => (Some(text), level(text).map(LogLevelRule::Only)),
+            (None, Some(text)) => (Some(text), level(text).map(LogLevelRule::AtLeast)),
+            (None, None) => (None, Some(LogLevelRule::Any)),
+        };
+        if domain == Domain::Kernel {
+            if self.exclude.is_some() {
+                error!("Event name exclusions are not yet implemented for kernel events");
+                return Err(ERROR);
+            }
+            if text.is_some() {
+                warning!("Kernel loglevels are not supported.");
+            }
+            loglevel = Some(LogLevelRule::Any);
+        }
+        let Some(loglevel) = loglevel else {
+            error!("Unknown loglevel {}", text.unwrap_or_default());
+            return Err(UNKNOWN_LOGLEVEL);
+        };
+        if let (Some(_), Some(words)) = (&self.filter, kind.as_ref().and_then(unfiltered)) {
+            error!("Filter expressions are not supported for {words} events");
+            return Err(ERROR);
+        }
+        if let Some(Instrumentation::UserspaceProbe(place)) = &kind
+            && !is_userspace_probe(place)
+        {
+            error!("Unable to parse userspace probe options");
+            return Err(ERROR);
+        }
+        if domain == Domain::User && kind.as_ref().is_some_and(|kind| *kind != Instrumentation::Tracepoint) {
+            error!("Event type not available for user-space tracing");
+            return Err(UNSUPPORTED);
+        }
+        let kinds = match kind {
+            Some(kind) => vec![kind],
+            None => vec![Instrumentation::Tracepoint],
+        };
+        let (all, filter) = (self.all, self.filter.as_deref());
+        Ok(Plan { domain, all, kinds, exclusions, loglevel, loglevel_text: text, filter })
+    }
+}
+
+/// LTTng's words for kinds that cannot be filtered.
+fn unfiltered(kind: &Instrumentation) -> Option<&'static str> {
+    match kind {
+        Instrumentation::Tracepoint | Instrumentation::Syscall => None,
+        Instrumentation::Probe(_) => Some("Probe"),
+        Instrumentation::Function(_) => Some("Function"),
+        Instrumentation::UserspaceProbe(_) => Some("Userspace Probe"),
+    }
+}
+
+/// `[elf:]PATH:SYMBOL` or `sdt:PATH:PROVIDER:NAME`; a `:` in a path has a backslash in front.
+fn is_userspace_probe(text: &str) -> bool {
+    let mut parts = vec![String::new()];
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            '\\' => super::push(&mut parts, characters.next().unwrap_or(c)),
+            ':' => parts.push(String::new()),
+            c => super::push(&mut parts, c),
+        }
+    }
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    match parts[..] {
+        [path, symbol] | ["elf", path, symbol] => !path.is_empty() && !symbol.is_empty(),
+        ["sdt", path, provider, name] => ![path, provider, name].contains(&""),
+        _ => false,
+    }
+}
+
+impl Plan<'_> {
+    fn rule(&self, name: &str, instrumentation: Instrumentation) -> EventRule {
+        EventRule {
+            instrumentation,
+            exclusions: self.exclusions.iter().map(|text| Pattern::new(text.as_str())).collect(),
+            loglevel: self.loglevel,
+            filter: self.filter.map(String::from),
+            ..EventRule::tracepoints(Pattern::new(name))
+        }
+    }
+
+    /// What was made, in LTTng's words.
+    fn made(&self, name: &str, channel: &str) -> String {
+        let (word, excluding) = (self.domain.word(), excluding(&self.exclusions));
+        if let Some(filter) = self.filter {
+            return match self.all {
+                true => format!("Filter '{filter}' successfully set"),
+                false => format!("Event {name}{excluding}: Filter '{filter}' successfully set"),
+            };
+        }
+        if !self.all {
+            return format!("{word} event {name}{excluding} created in channel {channel}");
+        }
+        let what = match (self.domain, &self.kinds[..]) {
+            (Domain::Kernel, [Instrumentation::Syscall]) => "system calls",
+            _ => "events",
+        };
+        let level = self.loglevel_text.filter(|_| self.domain == Domain::User);
+        let level = level.map(|text| format!(" for loglevel {text}")).unwrap_or_default();
+        format!("All {word} {what}{excluding} are enabled in channel {channel}{level}")
+    }
+
+    /// Says what kept a rule from being made; returns what to exit with.
+    fn failed(&self, name: &str, channel: &str, session: &str, error: &ControlError) -> Outcome {
+        if is(error, ErrorCode::KernelEventExists) {
+            match self.all {
+                true => warning!("Kernel events already enabled (channel {channel}, session {session})"),
+                false => {
+                    warning!("Kernel event {name} already enabled (channel {channel}, session {session})")
+                }
+            }
+            return WARNING;
+        }
+        let filter = self.filter.map(|filter| format!(", filter '{filter}'")).unwrap_or_default();
+        match self.all {
+            true => error!("Events: {error} (channel {channel}, session {session}{filter})"),
+            false => error!("Event {name}: {error} (channel {channel}, session {session}{filter})"),
+        }
+        if self.all { ERROR } else { code(error) }
+    }
+}
+
+pub fn enable(context: &Context, arguments: &Enable) -> Outcome {
+    let Some(domain) = arguments.domain.get(DOMAINS) else { return ERROR };
+    let plan = match arguments.plan(domain) {
+        Ok(plan) => plan,
+        Err(outcome) => return outcome,
+    };
     let names = match arguments.all {
         true => vec!["*".to_owned()],
         false => split_list(arguments.events.as_deref().unwrap_or_default()),
@@ -79,32 +257,14 @@ pub fn enable(context: &Context, arguments: &Enable) -> Outcome {
         error!("Missing event name(s).");
         return ERROR;
     }
-    let exclusions = split_list(arguments.exclude.as_deref().unwrap_or_default());
     let Some(session) = context.session(arguments.session.as_deref()) else { return ERROR };
-    // As LTTng's, the names of levels alone are taken, not their numbers.
-    let level = |text: &str| LogLevel::parse(text).filter(|_| text.parse::<i64>().is_err());
-    let (text, loglevel) = match (arguments.loglevel_only.as_deref(), arguments.loglevel.as_deref()) {
-        (Some(text), _) => (Some(text), level(text).map(LogLevelRule::Only)),
-        (None, Some(text)) => (Some(text), level(text).map(LogLevelRule::AtLeast)),
-        (None, None) => (None, Some(LogLevelRule::Any)),
-    };
-    let Some(loglevel) = loglevel else {
-        error!("Unknown loglevel {}", text.unwrap_or_default());
-        return UNKNOWN_LOGLEVEL;
-    };
     let mut outcome = FINE;
     for name in names {
-        let rule = EventRule {
-            pattern: Pattern::new(name.as_str()),
-            exclusions: exclusions.iter().map(|text| Pattern::new(text.as_str())).collect(),
-            loglevel,
-            enabled: true,
-        };
-        if !exclusions.is_empty() && !rule.pattern.has_star() {
+        if !plan.exclusions.is_empty() && !Pattern::new(name.as_str()).has_star() {
             error!("Event {name}: Exclusions can only be used with a globbing pattern");
             return ERROR;
         }
-        for exclusion in &exclusions {
+        for exclusion in &plan.exclusions {
             match overlap(&name, exclusion) {
                 Overlap::Some => {}
                 Overlap::None => {
@@ -113,25 +273,19 @@ pub fn enable(context: &Context, arguments: &Enable) -> Outcome {
                 Overlap::All => warning!("Event {name}: {exclusion} excludes all events from {name}"),
             }
         }
-        let made = context
-            .client()
-            .and_then(|mut client| client.enable_event(&session, arguments.channel.as_deref(), rule));
-        let level = text.filter(|_| arguments.all).map(|text| format!(" for loglevel {text}"));
+        let made = context.client().and_then(|mut client| {
+            let channel = arguments.channel.as_deref();
+            let mut taken = String::new();
+            for kind in &plan.kinds {
+                taken = client.enable_event(&session, domain, channel, plan.rule(&name, kind.clone()))?;
+            }
+            Ok(taken)
+        });
         match made {
-            Ok(channel) if arguments.all => context.say(format_args!(
-                "All ust events{} are enabled in channel {channel}{}",
-                excluding(&exclusions),
-                level.unwrap_or_default()
-            )),
-            Ok(channel) => context
-                .say(format_args!("ust event {name}{} created in channel {channel}", excluding(&exclusions))),
+            Ok(channel) => context.say(plan.made(&name, &channel)),
             Err(error) => {
                 let channel = channel_of(arguments.channel.as_deref(), &error);
-                match arguments.all {
-                    true => error!("Events: {error} (channel {channel}, session {session})"),
-                    false => error!("Event {name}: {error} (channel {channel}, session {session})"),
-                }
-                outcome = if arguments.all { ERROR } else { code(&error) };
+                outcome = plan.failed(&name, &channel, &session, &error);
             }
         }
     }
@@ -164,9 +318,8 @@ fn overlap(pattern: &str, exclusion: &str) -> Overlap {
 }
 
 pub fn disable(context: &Context, arguments: &Disable) -> Outcome {
-    if !arguments.domain.check(DOMAINS) {
-        return ERROR;
-    }
+    let Some(domain) = arguments.domain.get(DOMAINS) else { return ERROR };
+    let word = domain.word();
     let mut patterns: Vec<Option<String>> =
         split_list(arguments.events.as_deref().unwrap_or_default()).into_iter().map(Some).collect();
     if arguments.all_events {
@@ -180,14 +333,14 @@ pub fn disable(context: &Context, arguments: &Disable) -> Outcome {
     let mut outcome = FINE;
     for pattern in patterns {
         let done = context.client().and_then(|mut client| {
-            client.disable_event(&session, arguments.channel.as_deref(), pattern.as_deref())
+            client.disable_event(&session, domain, arguments.channel.as_deref(), pattern.as_deref())
         });
         match (done, pattern) {
             (Ok(channel), None) => {
-                context.say(format_args!("All ust events of type any are disabled in channel {channel}"));
+                context.say(format_args!("All {word} events of type any are disabled in channel {channel}"));
             }
             (Ok(channel), Some(name)) => context.say(format_args!(
-                "ust {name} of type any disabled in channel {channel} for session {session}"
+                "{word} {name} of type any disabled in channel {channel} for session {session}"
             )),
             (Err(error), pattern) => {
                 let channel = channel_of(arguments.channel.as_deref(), &error);

@@ -2,20 +2,26 @@
 
 use super::{Context, ERROR, FINE, Outcome, error, totals};
 use clap::Args;
-use sillage_control::{ChannelDescription, ControlError, ProgramDescription, SessionInfo};
+use sillage_control::{
+    ChannelDescription, Client, ControlError, EventInfo, ListedEvents, ProgramDescription, SessionInfo,
+};
 use sillage_model::{
-    BlockingTimeout, ChannelSettings, Encoding, EventRule, FieldType, LogLevel, LogLevelRule, LossMode,
+    BlockingTimeout, ChannelSettings, Domain, Encoding, EventRule, FieldType, Instrumentation, LogLevel,
+    LogLevelRule, LossMode,
 };
 
-/// `list [SESSION] [-u] [-f] [-c CHANNEL]`
+/// `list [SESSION] [-k] [-u] [-f] [--syscall] [-c CHANNEL]`
 #[derive(Args)]
 pub struct Arguments {
     /// Running programs and their tracepoints; with a session, its user-space part.
     #[arg(short, long)]
     userspace: bool,
-    /// Kernel instrumentation points (not there yet).
+    /// Events that the kernel has; with a session, its kernel part.
     #[arg(short, long)]
     kernel: bool,
+    /// With `-k`: system calls.
+    #[arg(long)]
+    syscall: bool,
     /// With the fields of tracepoints.
     #[arg(short, long)]
     fields: bool,
@@ -33,8 +39,18 @@ pub fn list(context: &Context, arguments: &Arguments) -> Outcome {
     let client = context.client();
     let listed = match arguments.session.as_deref() {
         None if arguments.kernel => {
-            error!("Unable to list kernel events: Kernel tracer not available");
-            return ERROR;
+            let (what, which) = match arguments.syscall {
+                true => ("system calls", ListedEvents::Syscalls),
+                false => ("kernel events", ListedEvents::Tracepoints),
+            };
+            match client.and_then(|mut client| client.kernel_events(which)) {
+                Ok(events) => print_kernel_events(&events, which, arguments.fields),
+                Err(error) => {
+                    error!("Unable to list {what}: {error}");
+                    return ERROR;
+                }
+            }
+            Ok(FINE)
         }
         None if arguments.userspace => {
             let what = if arguments.fields { "event fields" } else { "events" };
@@ -65,6 +81,7 @@ pub fn status(context: &Context) -> Outcome {
     let arguments = Arguments {
         userspace: false,
         kernel: false,
+        syscall: false,
         fields: false,
         channel: None,
         domain: false,
@@ -94,7 +111,7 @@ fn activity(session: &SessionInfo) -> &'static str {
 }
 
 fn describe(
-    client: Result<sillage_control::Client, ControlError>,
+    client: Result<Client, ControlError>,
     session: &str,
     arguments: &Arguments,
 ) -> Result<Outcome, ControlError> {
@@ -106,33 +123,73 @@ fn describe(
     let (info, channels) = client.describe(session)?;
     println!("Recording session {}: [{}]", info.name, activity(&info));
     println!("    Trace output: {}\n", info.output);
+    let shown = |domain: &Domain| {
+        let chosen = if *domain == Domain::Kernel { arguments.kernel } else { arguments.userspace };
+        let there = channels.iter().any(|channel| channel.info.domain == *domain);
+        there && (chosen || !(arguments.kernel || arguments.userspace))
+    };
+    let domains: Vec<Domain> = [Domain::Kernel, Domain::User].into_iter().filter(shown).collect();
     if arguments.domain {
-        println!("Domains:\n-------------\n  - UST global");
+        println!("Domains:\n-------------");
+        for domain in domains {
+            println!("  - {}", if domain == Domain::Kernel { "Kernel" } else { "UST global" });
+        }
         return Ok(FINE);
     }
-    if channels.is_empty() {
-        return Ok(FINE);
-    }
-    if !arguments.userspace {
-        println!("=== Domain: User space ===\n\nBuffering scheme: per-user\n");
-    }
-    println!(
-        "Tracked process attributes\n  Virtual process IDs:  all\n  Virtual user IDs:     all\n  \
-         Virtual group IDs:    all\n\nChannels:\n-------------"
-    );
-    let wanted = |channel: &&ChannelDescription| {
+    let is_wanted = |channel: &ChannelDescription| {
         arguments.channel.as_ref().is_none_or(|name| *name == channel.info.name)
     };
-    let mut found = false;
-    for channel in channels.iter().filter(wanted) {
-        print_channel(channel);
-        found = true;
+    let mut found = channels.is_empty();
+    for domain in domains {
+        if !(arguments.kernel || arguments.userspace) {
+            println!("{}", heading(domain));
+        }
+        print_trackers(domain);
+        println!("Channels:\n-------------");
+        let channels = channels.iter().filter(|channel| channel.info.domain == domain);
+        for channel in channels.filter(|channel| is_wanted(channel)) {
+            print_channel(channel);
+            found = true;
+        }
+        if domain == Domain::Kernel {
+            print_kernel(&mut client);
+        }
     }
     if !found {
         error!("Channel {} not found", arguments.channel.as_deref().unwrap_or_default());
         return Ok(ERROR);
     }
     Ok(FINE)
+}
+
+fn heading(domain: Domain) -> &'static str {
+    match domain {
+        Domain::Kernel => "=== Domain: Linux kernel ===\n",
+        Domain::User => "=== Domain: User space ===\n\nBuffering scheme: per-user\n",
+    }
+}
+
+fn print_trackers(domain: Domain) {
+    println!("Tracked process attributes");
+    let kernel = ["Process IDs:", "User IDs:", "Group IDs:"].map(|name| (Domain::Kernel, name));
+    let both = ["Virtual process IDs:", "Virtual user IDs:", "Virtual group IDs:"].map(|name| (domain, name));
+    for (own, all) in kernel.into_iter().zip(both) {
+        for (_, name) in [own, all].into_iter().filter(|(of, _)| *of == domain) {
+            println!("  {name:<22}all");
+        }
+    }
+    println!();
+}
+
+/// How the kernel is traced, and what is lacking for more.
+fn print_kernel(client: &mut Client) {
+    let Ok(kernel) = client.kernel_status() else { return };
+    if !kernel.back_end.is_empty() {
+        println!("Kernel tracer: {}", kernel.back_end);
+    }
+    for reason in kernel.lacks {
+        println!("  Lacks: {reason}");
+    }
 }
 
 fn print_channel(channel: &ChannelDescription) {
@@ -152,6 +209,9 @@ fn print_channel(channel: &ChannelDescription) {
     }
     for rule in &channel.rules {
         println!("      {}", rule_text(rule));
+    }
+    if !channel.info.contexts.is_empty() {
+        println!("\n    Context fields: {}", channel.info.contexts.join(", "));
     }
     println!();
 }
@@ -200,7 +260,15 @@ fn rule_text(rule: &EventRule) -> String {
         true => String::new(),
         false => format!(" [exclusions: {}]", exclusions.join(", ")),
     };
-    format!("{}{level} (type: tracepoint) [{}]{exclusions}", rule.pattern, on(rule.enabled))
+    let kind = match &rule.instrumentation {
+        Instrumentation::Tracepoint => "type: tracepoint".into(),
+        Instrumentation::Syscall => "type:syscall".into(),
+        Instrumentation::Probe(place) => format!("type: probe, {place}"),
+        Instrumentation::Function(place) => format!("type: function, {place}"),
+        Instrumentation::UserspaceProbe(place) => format!("type: userspace-probe, {place}"),
+    };
+    let filter = rule.filter.as_ref().map(|filter| format!(" [filter: '{filter}']")).unwrap_or_default();
+    format!("{}{level} ({kind}) [{}]{exclusions}{filter}", rule.pattern, on(rule.enabled))
 }
 
 fn level_text(level: LogLevel) -> String {
@@ -223,6 +291,28 @@ fn print_programs(programs: &[ProgramDescription], fields: bool) {
             for field in tracepoint.fields.iter().filter(|_| fields) {
                 println!("        field: {} ({})", field.name, type_text(&field.field_type));
             }
+        }
+    }
+    println!();
+}
+
+/// LTTng gives every event of the kernel this level in lists.
+const KERNEL_LEVEL: &str = "TRACE_EMERG (0)";
+
+fn print_kernel_events(events: &[EventInfo], which: ListedEvents, fields: bool) {
+    match which {
+        ListedEvents::Tracepoints => println!("Kernel events:\n-------------"),
+        ListedEvents::Syscalls => println!("System calls:\n-------------"),
+    }
+    for event in events {
+        match which {
+            ListedEvents::Tracepoints => {
+                println!("      {} (loglevel: {KERNEL_LEVEL}) (type: tracepoint)", event.name);
+            }
+            ListedEvents::Syscalls => println!("      {}", event.name),
+        }
+        for (name, kind) in event.fields.iter().filter(|_| fields) {
+            println!("        field: {name} ({kind})");
         }
     }
     println!();

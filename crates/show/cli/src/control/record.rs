@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! sillage record -u 'nginx:*' -- nginx -g 'daemon off;'
+//! sillage record -k 'sched_*' -u '*' -- make
 //! ```
 //! The command runs with our tracer library in front; its input, output, signals and exit code are its
 //! own. While it runs, a line on a terminal shows what was recorded; at the end a summary says so on
@@ -11,7 +12,7 @@
 //! packet: the line's number of events is an estimate from the first of them. At the end our reader
 //! counts. Without a terminal on standard error there is no line, and nobody reads meanwhile.
 //!
-//! Only the command is recorded, with everything that it starts, daemons that leave its process tree
+//! Of user space only the command is recorded, with everything that it starts, daemons that leave its process tree
 //! included: a token in its environment (`SILLAGE_RECORD`) is inherited, and sent by the tracer when a
 //! program registers. A program started with an environment of its own (by `env -i`, `sudo`, a service
 //! manager) is not the command's in this sense; inside another `record` the inner one counts.
@@ -22,8 +23,8 @@ use super::{Context, ERROR, Outcome, count, library, split_list, totals};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec};
-use sillage_control::{Client, Place, Summary};
-use sillage_model::{BlockingTimeout, EventRule, LogLevelRule, Pattern};
+use sillage_control::{Client, ControlError, Place, Summary};
+use sillage_model::{BlockingTimeout, ChannelSettings, Domain, EventRule, Instrumentation, Pattern};
 use sillage_session::signals::{Signal, Signals};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -35,6 +36,8 @@ use std::process::{Child, Command, ExitStatus};
 const LIVE_PERIOD_NS: i64 = 500_000_000;
 /// The channel that takes everything.
 const CHANNEL: &str = "channel0";
+/// Memory of the kernel's rings unless it was chosen: what keeps a machine full of switching tasks whole.
+const KERNEL_MEMORY_BYTES: u64 = 64 << 20;
 /// What shells exit with for a command that is not there, and for one that cannot be run.
 const NOT_FOUND: Outcome = 127;
 const NOT_RUNNABLE: Outcome = 126;
@@ -45,9 +48,15 @@ pub struct Arguments {
     /// Write the trace to this directory.
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Record the user-space events with these names or patterns (all if not given).
+    /// Record the user-space events with these names or patterns (all if nothing else is chosen).
     #[arg(short, long, value_name = "PATTERN")]
     userspace: Vec<String>,
+    /// Record the kernel's events with these names or patterns, whoever causes them.
+    #[arg(short, long, value_name = "PATTERN")]
+    kernel: Vec<String>,
+    /// Record these system calls (all without a pattern, which needs a `=`), whoever makes them.
+    #[arg(long, value_name = "PATTERN", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
+    syscall: Vec<String>,
     /// Leave out the user-space events with these names or patterns.
     #[arg(short = 'x', long, value_name = "PATTERN")]
     exclude: Vec<String>,
@@ -69,12 +78,14 @@ pub fn record(context: &Context, arguments: Arguments) -> Outcome {
 }
 
 fn run(context: &Context, arguments: &Arguments) -> Result<Outcome> {
-    let Some(settings) = arguments.settings.parse() else { return Ok(ERROR) };
+    let Some(channels) = channels(arguments) else { return Ok(ERROR) };
     let output = arguments.output.as_deref().map(output_dir).transpose()?;
-    if let Some(old) = output.as_ref().map(|dir| dir.join("ust")).filter(|dir| dir.exists()) {
+    let parts = output.iter().flat_map(|dir| ["ust", "kernel"].map(|part| dir.join(part)));
+    if let Some(old) = parts.into_iter().find(|dir| dir.exists()) {
         bail!("{} is there already: another trace in the same directory could not be read", old.display());
     }
-    let libraries = library::directory(context)?;
+    let user = channels.iter().find(|channel| channel.domain == Domain::User);
+    let libraries = user.map(|_| library::directory(context)).transpose()?;
     let mut naming = Naming::new(context, None, output);
     // A quiet copy: what `record` prints on standard output would mix with the command's.
     let quiet = Context {
@@ -92,24 +103,14 @@ fn run(context: &Context, arguments: &Arguments) -> Result<Outcome> {
     let token = token();
     client.create_for(&naming.name, &naming.output.to_string_lossy(), &naming.created, token)?;
     let mut command = Command::new(&arguments.command[0]);
-    command.args(&arguments.command[1..]).env("LD_LIBRARY_PATH", library_path(&libraries));
-    command.env("SILLAGE_RECORD", token.to_string());
-    if settings.blocking_timeout != BlockingTimeout::None {
+    command.args(&arguments.command[1..]).env("SILLAGE_RECORD", token.to_string());
+    if let Some(libraries) = libraries {
+        command.env("LD_LIBRARY_PATH", library_path(&libraries));
+    }
+    if user.is_some_and(|channel| channel.settings.blocking_timeout != BlockingTimeout::None) {
         command.env("LTTNG_UST_ALLOW_BLOCKING", "1");
     }
-    let exclusions = patterns(&arguments.exclude);
-    let started = client.enable_channel(&naming.name, CHANNEL, settings).and_then(|()| {
-        let wanted = match arguments.userspace.is_empty() {
-            true => vec![Pattern::new("*")],
-            false => patterns(&arguments.userspace),
-        };
-        for pattern in wanted {
-            let exclusions = if pattern.has_star() { exclusions.clone() } else { Vec::new() };
-            let rule = EventRule { pattern, exclusions, loglevel: LogLevelRule::Any, enabled: true };
-            client.enable_event(&naming.name, Some(CHANNEL), rule)?;
-        }
-        client.start(&naming.name)
-    });
+    let started = make(&mut client, &naming.name, channels).and_then(|()| client.start(&naming.name));
     let finished = started
         .map_err(anyhow::Error::from)
         .and_then(|()| follow(&mut client, &context.place, &naming, command));
@@ -136,6 +137,54 @@ fn run(context: &Context, arguments: &Arguments) -> Result<Outcome> {
         }
     }
     Ok(outcome)
+}
+
+/// A channel to be made.
+struct Planned {
+    domain: Domain,
+    settings: ChannelSettings,
+    rules: Vec<EventRule>,
+}
+
+/// The channels that were asked for; says what is wrong.
+fn channels(arguments: &Arguments) -> Option<Vec<Planned>> {
+    let Arguments { userspace, kernel, syscall, settings, .. } = arguments;
+    let tracepoints = |texts: &[String]| patterns(texts).into_iter().map(EventRule::tracepoints);
+    let mut channels = Vec::new();
+    if !(kernel.is_empty() && syscall.is_empty()) {
+        let calls = patterns(syscall).into_iter().map(|pattern| EventRule {
+            instrumentation: Instrumentation::Syscall,
+            ..EventRule::tracepoints(pattern)
+        });
+        let rules = tracepoints(kernel).chain(calls).collect();
+        let mut settings = settings.parse(Domain::Kernel)?;
+        if !arguments.settings.names_a_size() {
+            settings.memory_bytes = KERNEL_MEMORY_BYTES;
+        }
+        channels.push(Planned { domain: Domain::Kernel, settings, rules });
+    }
+    if channels.is_empty() || !userspace.is_empty() {
+        let all = ["*".to_owned()];
+        let wanted = if userspace.is_empty() { &all } else { userspace.as_slice() };
+        let exclusions = patterns(&arguments.exclude);
+        let rules = tracepoints(wanted).map(|rule| match rule.pattern.has_star() {
+            true => EventRule { exclusions: exclusions.clone(), ..rule },
+            false => rule,
+        });
+        let rules = rules.collect();
+        channels.push(Planned { domain: Domain::User, settings: settings.parse(Domain::User)?, rules });
+    }
+    Some(channels)
+}
+
+fn make(client: &mut Client, session: &str, channels: Vec<Planned>) -> Result<(), ControlError> {
+    for Planned { domain, settings, rules } in channels {
+        client.enable_channel(session, domain, CHANNEL, settings)?;
+        for rule in rules {
+            client.enable_event(session, domain, Some(CHANNEL), rule)?;
+        }
+    }
+    Ok(())
 }
 
 /// A number that no other `record` has.

@@ -29,7 +29,8 @@ pub fn size(bytes: u64) -> String {
 /// Records that were lost, all reasons together, as far as their number is known: what programs could
 /// not record, and what the disk did not take.
 pub fn lost(totals: &ChannelTotals) -> u64 {
-    totals.lost.iter().fold(totals.dropped_records, |sum, n| sum.saturating_add(*n))
+    let lost = totals.lost.iter().chain([&totals.kernel_lost, &totals.dropped_records]);
+    lost.fold(0, |sum, n| sum.saturating_add(*n))
 }
 
 /// Each kind of loss that happened.
@@ -41,6 +42,12 @@ pub fn losses(totals: &ChannelTotals) -> Vec<String> {
         .filter(|(count, _)| **count > 0)
         .map(|(count, reason)| format!("{count} records discarded ({reason})"))
         .collect();
+    if totals.kernel_lost > 0 {
+        out.push(format!(
+            "{} records discarded (on a CPU that came online, or nested in a record of the same event)",
+            totals.kernel_lost
+        ));
+    }
     if totals.overwritten > 0 {
         out.push(format!("{} sub-buffers overwritten", totals.overwritten));
     }

@@ -1,0 +1,356 @@
+//! The kernel domain: what of it is there, and telling the kernel tracer what to record.
+//!
+//! The kernel is treated as one more program: its events are matched with rules as tracepoints are, get
+//! their ids in the trace before anybody is told of them, and the tracer ([`thread`]) is told the whole
+//! list of a channel whenever it changes, and confirms. Differences: it is everybody's, so each client
+//! of a daemon that may trace the kernel records all of it; and its rings are made when a session starts.
+
+mod thread;
+
+use crate::limits::CLASSES_MAX;
+use crate::model::{Channel, Holder, Origin, RingSet, Session};
+use crate::trace::Class;
+use crate::worker::{Daemon, KERNEL};
+use sillage_consumer::shared::RingMemory;
+use sillage_model::{Domain, EventRule, Instrumentation};
+use sillage_protocol::control::{ErrorCode, EventInfo, Failure, KernelInfo, ListedEvents};
+use sillage_ring::{HeaderForm, Kind};
+use sillage_tracer_kernel::{Bell, Catalogue, Field, Kernel, catalogue, metadata};
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+use thread::{Mailbox, Order, Report, Thread, Wanted};
+
+/// Stack of the tracer's thread, bytes: the verifier's answers are read on the heap.
+const STACK_BYTES: usize = 512 << 10;
+
+/// The kernel tracer, as the daemon's loop holds it.
+pub(crate) struct Tracer {
+    kernel: Arc<Kernel>,
+    catalogue: Arc<Catalogue>,
+    bell: Bell,
+    orders: Sender<Order>,
+    /// What it will be told once the state is in the keeper's hands.
+    outbox: Vec<Order>,
+    mailbox: Arc<Mailbox>,
+    /// By channel id: what it was told last.
+    declared: HashMap<u64, Vec<Wanted>>,
+}
+
+impl Tracer {
+    fn tell(&mut self, order: Order) {
+        self.outbox.push(order);
+    }
+
+    /// Sends what was told.
+    pub(crate) fn flush(&mut self) {
+        for order in self.outbox.drain(..) {
+            // Its thread ends with us alone.
+            let _ = self.orders.send(order);
+        }
+    }
+}
+
+fn unavailable(error: impl std::fmt::Display) -> Failure {
+    Failure { code: ErrorCode::KernelNotAvailable, detail: error.to_string() }
+}
+
+impl Daemon {
+    /// The kernel tracer, started if need be.
+    ///
+    /// # Errors
+    /// What this process or this kernel lacks.
+    pub(crate) fn kernel(&mut self) -> Result<&mut Tracer, Failure> {
+        if self.kernel.is_none() {
+            let kernel = Kernel::running().map_err(unavailable)?;
+            kernel.permits().map_err(unavailable)?;
+            let doorbell = Arc::clone(&self.reader(Origin::Kernel).map_err(unavailable)?.doorbell);
+            let bell = Bell::start(doorbell).map_err(unavailable)?;
+            let (orders, told) = channel();
+            let kernel = Arc::new(kernel);
+            let catalogue = Arc::new(Catalogue::of(&kernel));
+            let mailbox = Arc::new(Mailbox::new().map_err(unavailable)?);
+            let thread = Thread::new(Arc::clone(&kernel), Arc::clone(&catalogue), Arc::clone(&mailbox));
+            let builder = std::thread::Builder::new().name("kernel".into()).stack_size(STACK_BYTES);
+            builder.spawn(move || thread.run(&told)).map_err(unavailable)?;
+            self.watch(KERNEL, mailbox.as_fd()).map_err(unavailable)?;
+            self.kernel = Some(Tracer {
+                kernel,
+                catalogue,
+                bell,
+                orders,
+                outbox: Vec::new(),
+                mailbox,
+                declared: HashMap::new(),
+            });
+        }
+        self.kernel.as_mut().ok_or_else(|| unavailable("it ended"))
+    }
+
+    /// How the kernel is traced, and what is lacking.
+    pub(crate) fn kernel_info(&mut self) -> KernelInfo {
+        match self.kernel() {
+            Err(failure) => KernelInfo { back_end: String::new(), lacks: vec![failure.detail] },
+            Ok(tracer) => {
+                let count = tracer.catalogue.names().count();
+                let lacks = catalogue::missing_formats(&tracer.catalogue).map(String::from);
+                KernelInfo {
+                    back_end: format!("eBPF, typed tracepoints; {count} events"),
+                    lacks: lacks.into_iter().collect(),
+                }
+            }
+        }
+    }
+
+    /// The kernel's events with their fields.
+    pub(crate) fn kernel_events(&mut self, which: ListedEvents) -> Result<Vec<EventInfo>, Failure> {
+        let tracer = self.kernel()?;
+        if which == ListedEvents::Syscalls {
+            return Err(Failure { code: ErrorCode::NotSupported, detail: "system calls".into() });
+        }
+        let info = |name: &str| {
+            let recipe = tracer.catalogue.recipe(&tracer.kernel, name).ok();
+            let fields = recipe.iter().flat_map(|recipe| recipe.fields.iter());
+            let fields = fields.map(|field| (field.name.to_string(), metadata::kind_word(&field.ty).into()));
+            EventInfo { name: name.into(), fields: fields.collect() }
+        };
+        Ok(tracer.catalogue.names().map(info).collect())
+    }
+
+    /// Whether the kernel can record what a rule asks for.
+    pub(crate) fn check_kernel_rule(&mut self, rule: &EventRule) -> Result<(), Failure> {
+        let refuse = |detail: String| Err(Failure { code: ErrorCode::KernelEnable, detail });
+        let tracer = self.kernel()?;
+        match &rule.instrumentation {
+            Instrumentation::Tracepoint if rule.pattern.has_star() => Ok(()),
+            Instrumentation::Tracepoint => {
+                let recipe = tracer.catalogue.recipe(&tracer.kernel, rule.pattern.as_str());
+                recipe.map(drop).or_else(|error| refuse(error.to_string()))
+            }
+            other => refuse(format!("{} cannot be recorded yet", instrumentation_words(other))),
+        }
+    }
+
+    /// Whether the kernel has a context of this name.
+    pub(crate) fn check_kernel_context(&mut self, name: &str) -> Result<(), Failure> {
+        self.kernel()?;
+        Err(Failure { code: ErrorCode::KernelContext, detail: format!("{name} cannot be recorded yet") })
+    }
+
+    /// Makes what a session needs to record the kernel, before it starts.
+    pub(crate) fn prepare_kernel(&mut self, id: u64) -> Result<(), Failure> {
+        let Some(mut session) = self.sessions.remove(&id) else { return Ok(()) };
+        let result = self.prepare(&mut session);
+        self.sessions.insert(id, session);
+        result
+    }
+
+    fn prepare(&mut self, session: &mut Session) -> Result<(), Failure> {
+        let failed = |detail: String| Failure { code: ErrorCode::KernelStart, detail };
+        for index in 0..session.channels.len() {
+            if session.channels[index].domain != Domain::Kernel || !session.channels[index].sets.is_empty() {
+                continue;
+            }
+            if !session.traces.contains_key(&Origin::Kernel) {
+                // What is enabled before the first start decides on the headers, as with LTTng.
+                let tracer = self.kernel()?;
+                for channel in session.channels.iter_mut().filter(|c| c.domain == Domain::Kernel) {
+                    let count = matching(channel, &tracer.catalogue).count() as u32;
+                    let fits = count < HeaderForm::Compact.extended_id();
+                    channel.header = if fits { HeaderForm::Compact } else { HeaderForm::Large };
+                }
+                self.ensure_trace(session, Origin::Kernel);
+            }
+            let set_id = self.new_id();
+            let geometry = session.channels[index].geometry(Kind::Ebpf, self.cpus);
+            let memory = sillage_tracer_kernel::Channel::rings(geometry, set_id);
+            let memory = Arc::new(memory.map_err(|error| failed(error.to_string()))?);
+            self.add_kernel_channel(&session.channels[index], Arc::clone(&memory))?;
+            let set = RingSet {
+                memory,
+                counters: Arc::default(),
+                origin: Origin::Kernel,
+                holder: Holder::Shared,
+                first_number: 0,
+                closing: false,
+            };
+            self.add_set(session, index, set).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Has the tracer know a channel with these rings.
+    fn add_kernel_channel(&mut self, channel: &Channel, memory: Arc<RingMemory>) -> Result<(), Failure> {
+        let failed = |detail: String| Failure { code: ErrorCode::KernelStart, detail };
+        let contexts = contexts(channel);
+        let tracer = self.kernel()?;
+        let made = sillage_tracer_kernel::Channel::new(Arc::clone(&tracer.kernel), memory, &tracer.bell);
+        tracer.tell(Order::Add {
+            channel_id: channel.id,
+            channel: Box::new(made.map_err(|error| failed(error.to_string()))?),
+            contexts,
+            include_self: channel.settings.include_self,
+            lost: Arc::clone(&channel.kernel_lost),
+        });
+        tracer.declared.insert(channel.id, Vec::new());
+        Ok(())
+    }
+
+    /// The metadata in front of a kernel trace's event classes.
+    pub(crate) fn kernel_header(&self, session: &Session, uuid: [u8; 16], clock_offset: i64) -> String {
+        let channels: Vec<&Channel> = session.of_domain(Domain::Kernel).collect();
+        let contexts: Vec<Vec<Field>> = channels.iter().map(|channel| contexts(channel)).collect();
+        let streams: Vec<metadata::Stream<'_>> = channels
+            .iter()
+            .zip(&contexts)
+            .map(|(channel, contexts)| metadata::Stream { header: channel.header, contexts })
+            .collect();
+        let header = metadata::Header {
+            uuid,
+            hostname: &self.machine.hostname,
+            kernel_release: &self.machine.kernel_release,
+            kernel_version: &self.machine.kernel_version,
+            session: &session.name,
+            created: &session.created,
+            boot_id: &self.machine.boot_id,
+            clock_offset,
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        metadata::header(&header, &streams)
+    }
+
+    /// Tells the tracer what to record now, as far as that is new to it.
+    pub(crate) fn declare_kernel(&mut self) {
+        let Some(mut tracer) = self.kernel.take() else { return };
+        let mut sessions = std::mem::take(&mut self.sessions);
+        for session in sessions.values_mut().filter(|session| session.started_once && !session.destroying) {
+            for index in 0..session.channels.len() {
+                let id = session.channels[index].id;
+                if !tracer.declared.contains_key(&id) {
+                    continue;
+                }
+                let events = match session.active {
+                    true => self.kernel_ids(session, index, &tracer),
+                    false => Vec::new(),
+                };
+                if tracer.declared.get(&id) != Some(&events) {
+                    tracer.tell(Order::Events { channel_id: id, events: events.clone() });
+                    tracer.declared.insert(id, events);
+                }
+            }
+        }
+        // Whoever is going away records nothing any more.
+        let ending = sessions.values().filter(|session| session.destroying);
+        for id in ending.flat_map(|session| &session.channels).map(|channel| channel.id) {
+            if tracer.declared.get_mut(&id).is_some_and(|events| !std::mem::take(events).is_empty()) {
+                tracer.tell(Order::Events { channel_id: id, events: Vec::new() });
+            }
+        }
+        self.sessions = sessions;
+        self.kernel = Some(tracer);
+    }
+
+    /// The ids of the events that a channel records, as far as their classes are on disk.
+    fn kernel_ids(&mut self, session: &mut Session, index: usize, tracer: &Tracer) -> Vec<Wanted> {
+        let channel = &session.channels[index];
+        let stream = channel.number;
+        let Some(trace) = session.traces.get_mut(&Origin::Kernel) else { return Vec::new() };
+        let mut wanted = Vec::new();
+        let mut troubles = Vec::new();
+        for name in matching(channel, &tracer.catalogue).take(CLASSES_MAX) {
+            let recipe = match tracer.catalogue.recipe(&tracer.kernel, name) {
+                Ok(recipe) => recipe,
+                Err(error) => {
+                    troubles.push(format!("event {name} is not recorded: {error}"));
+                    continue;
+                }
+            };
+            let name: Arc<str> = name.into();
+            let text = |id| metadata::event_class(&recipe, id, stream);
+            if let Some(event_id) = trace.class(stream, Class::Kernel(Arc::clone(&name)), text) {
+                wanted.push(Wanted { name, event_id });
+            }
+        }
+        troubles.into_iter().for_each(|text| session.channels[index].trouble(text));
+        self.write_classes(session, index, Origin::Kernel);
+        let trace = session.traces.get(&Origin::Kernel);
+        wanted.retain(|event| trace.is_some_and(|trace| trace.ready(stream, event.event_id)));
+        wanted
+    }
+
+    /// Asks the tracer to confirm what it was told, if it records into one of these channels.
+    pub(crate) fn sync_kernel(&mut self, channels: &[u64], sequence: u64) -> bool {
+        let concerned =
+            |tracer: &&mut Tracer| channels.iter().any(|channel| tracer.declared.contains_key(channel));
+        let Some(tracer) = self.kernel.as_mut().filter(concerned) else { return false };
+        tracer.tell(Order::Sync { sequence });
+        true
+    }
+
+    /// Takes what the tracer says.
+    pub(crate) fn kernel_reports(&mut self) {
+        let Some(tracer) = &self.kernel else { return };
+        for report in tracer.mailbox.take() {
+            match report {
+                Report::Synced { sequence } => self.synced(KERNEL, sequence),
+                Report::Trouble { channel_id, text } => {
+                    let mut channels = self.sessions.values_mut().flat_map(|session| &mut session.channels);
+                    if let Some(channel) = channels.find(|channel| channel.id == channel_id) {
+                        channel.trouble(text);
+                        self.changed = true;
+                    }
+                }
+            }
+        }
+    }
+
+    /// A channel's session is gone.
+    pub(crate) fn kernel_channel_gone(&mut self, channel_id: u64) {
+        if let Some(tracer) = &mut self.kernel
+            && tracer.declared.remove(&channel_id).is_some()
+        {
+            tracer.tell(Order::Remove { channel_id });
+        }
+    }
+
+    /// Goes on recording the kernel where an earlier worker was killed: its rings are there, its programs
+    /// went with it.
+    pub(crate) fn resume_kernel(&mut self) {
+        let mut sessions = std::mem::take(&mut self.sessions);
+        for session in sessions.values_mut().filter(|session| !session.destroying) {
+            for channel in session.channels.iter_mut().filter(|channel| channel.domain == Domain::Kernel) {
+                let Some(memory) = channel.sets.first().map(|set| Arc::clone(&set.memory)) else { continue };
+                if let Err(failure) = self.add_kernel_channel(channel, memory) {
+                    channel.trouble(format!("{}: {}", failure.code.text(), failure.detail));
+                }
+            }
+        }
+        self.sessions = sessions;
+        self.declare_kernel();
+    }
+}
+
+/// The context fields of a channel.
+fn contexts(_channel: &Channel) -> Vec<Field> {
+    Vec::new()
+}
+
+/// Names of the events that a channel records.
+fn matching<'a>(channel: &'a Channel, catalogue: &'a Catalogue) -> impl Iterator<Item = &'a str> {
+    let rules = || channel.rules.iter().filter(|rule| rule.enabled && channel.enabled);
+    let is_wanted = move |name: &&str| {
+        rules().any(|rule| rule.instrumentation == Instrumentation::Tracepoint && rule.pattern.matches(name))
+    };
+    catalogue.names().filter(is_wanted)
+}
+
+fn instrumentation_words(instrumentation: &Instrumentation) -> &'static str {
+    match instrumentation {
+        Instrumentation::Tracepoint => "tracepoints",
+        Instrumentation::Syscall => "system calls",
+        Instrumentation::Probe(_) => "probes in the kernel's code",
+        Instrumentation::Function(_) => "functions of the kernel",
+        Instrumentation::UserspaceProbe(_) => "probes in programs' code",
+    }
+}
