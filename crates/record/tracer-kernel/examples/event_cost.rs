@@ -138,7 +138,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     {
         use sillage_tracer_kernel::syscalls::{Abi, Side, all, find};
-        let mut channel = Channel::create(Arc::clone(&kernel), geometry, 1, &bell)?;
+        let memory = Arc::new(Channel::rings(geometry, 1)?);
+        let mut channel = Channel::new(Arc::clone(&kernel), memory, &bell)?;
         let mut times = Vec::new();
         for (id, call) in all(Abi::Native).iter().enumerate() {
             let start = Instant::now();

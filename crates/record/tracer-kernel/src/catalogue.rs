@@ -1,12 +1,14 @@
-//! Everything that the running kernel can record but system calls, by LTTng's names.
+//! Everything that the running kernel can record, by LTTng's names.
 //!
 //! Events with a recipe in the tables come first; tracepoints that no recipe hangs on are listed by what
 //! tracefs has of them, under the name that LTTng would give: the kernel's, with the category in front
-//! unless it stands there already. A recipe is made when it is asked for.
+//! unless it stands there already. System calls have names of their own, behind each of which stand up
+//! to four events: entry and exit, of 64-bit and of 32-bit programs. A recipe is made when it is asked for.
 
 use crate::format::FormatError;
 use crate::kernel::Kernel;
 use crate::recipe::{Hook, Recipe};
+use crate::syscalls::{self, Abi, Side};
 use crate::{events, sys};
 use std::collections::{BTreeMap, HashSet};
 use thiserror::Error;
@@ -28,6 +30,14 @@ pub enum CatalogueError {
         /// Names that are near to it.
         near: Vec<String>,
     },
+    /// No such system call.
+    #[error("there is no system call {name}{}", suggested(.near))]
+    UnknownSyscall {
+        /// The name.
+        name: String,
+        /// Names that are near to it.
+        near: Vec<String>,
+    },
     /// Its format is not understood.
     #[error(transparent)]
     Format(#[from] FormatError),
@@ -41,14 +51,37 @@ fn suggested(near: &[String]) -> String {
 #[derive(Clone, Debug)]
 enum Origin {
     Table(&'static Recipe),
-    Format { category: String, name: String },
+    Format {
+        category: String,
+        name: String,
+    },
+    /// One end of a call; without a number, of all calls that no table has.
+    Syscall {
+        abi: Abi,
+        side: Side,
+        name: Option<&'static str>,
+    },
 }
+
+const ABIS: [Abi; 2] = [Abi::Native, Abi::Compat];
+const SIDES: [Side; 2] = [Side::Entry, Side::Exit];
 
 /// The events of the running kernel.
 #[derive(Debug)]
 pub struct Catalogue {
     events: BTreeMap<String, Origin>,
+    /// Events of system calls.
+    syscalls: BTreeMap<String, Origin>,
     tracefs: bool,
+}
+
+/// A system call as lists show it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bitness {
+    /// 64-bit programs can make it.
+    pub native: bool,
+    /// 32-bit programs can.
+    pub compat: bool,
 }
 
 impl Catalogue {
@@ -60,9 +93,11 @@ impl Catalogue {
             if kernel.recipe(&recipe.name).is_some() {
                 events.insert(recipe.name.to_string(), Origin::Table(recipe));
             }
-            if let Hook::Tracepoint(name) = &recipe.hook {
-                hooked.insert(name.as_ref());
-            }
+            match &recipe.hook {
+                Hook::Tracepoint(name) => hooked.insert(name.as_ref()),
+                Hook::Format { name, .. } => hooked.insert(name),
+                _ => false,
+            };
         }
         let list = kernel.tracefs().map(|dir| std::fs::read_to_string(dir.join("available_events")));
         let list = list.and_then(Result::ok);
@@ -73,7 +108,7 @@ impl Catalogue {
             let origin = || Origin::Format { category: category.into(), name: name.into() };
             events.entry(full_name(category, name)).or_insert_with(origin);
         }
-        Catalogue { events, tracefs: list.is_some() }
+        Catalogue { events, syscalls: syscall_events(), tracefs: list.is_some() }
     }
 
     /// Whether tracefs could be looked into: without it there are only the events of the tables.
@@ -81,7 +116,44 @@ impl Catalogue {
         self.tracefs
     }
 
-    /// All names, sorted.
+    /// Names of all system calls, sorted, and whose they are.
+    pub fn syscalls(&self) -> BTreeMap<&'static str, Bitness> {
+        let mut calls: BTreeMap<&str, Bitness> = BTreeMap::new();
+        for abi in ABIS {
+            for call in syscalls::all(abi) {
+                let bitness = calls.entry(call.name).or_default();
+                match abi {
+                    Abi::Native => bitness.native = true,
+                    Abi::Compat => bitness.compat = true,
+                }
+            }
+        }
+        calls
+    }
+
+    /// Names of the events of system calls whose name passes; of unknown calls, if every name does.
+    pub fn syscall_events(&self, mut passes: impl FnMut(Option<&str>) -> bool) -> impl Iterator<Item = &str> {
+        let calls = self.syscalls.iter().filter(move |(_, origin)| match origin {
+            Origin::Syscall { name, .. } => passes(*name),
+            _ => false,
+        });
+        calls.map(|(event, _)| event.as_str())
+    }
+
+    /// That there is a system call of this name.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn check_syscall(&self, name: &str) -> Result<(), CatalogueError> {
+        let calls = self.syscalls();
+        if calls.contains_key(name) {
+            return Ok(());
+        }
+        let near = near(calls.keys().copied(), name);
+        Err(CatalogueError::UnknownSyscall { name: name.into(), near })
+    }
+
+    /// All names but those of system calls, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.events.keys().map(String::as_str)
     }
@@ -91,31 +163,46 @@ impl Catalogue {
     /// # Errors
     /// There is none of this name; its format is not understood.
     pub fn recipe(&self, kernel: &Kernel, name: &str) -> Result<Recipe, CatalogueError> {
-        match self.events.get(name) {
-            Some(Origin::Table(recipe)) => Ok((*recipe).clone()),
+        match self.events.get(name).or_else(|| self.syscalls.get(name)) {
+            Some(Origin::Table(recipe)) => Ok(kernel.resolved(recipe)?.into_owned()),
+            Some(Origin::Syscall { abi, side, name: call }) => {
+                let known = call.and_then(|call| syscalls::find(*abi, call));
+                Ok(known.map_or_else(|| syscalls::unknown(*abi, *side), |call| call.recipe(*side)))
+            }
             Some(Origin::Format { category, name: record }) => {
                 let recipe = kernel.from_format(category, record)?;
                 Ok(Recipe { name: name.to_owned().into(), ..recipe })
             }
-            None => Err(CatalogueError::Unknown { name: name.into(), near: self.near(name) }),
+            None => Err(CatalogueError::Unknown { name: name.into(), near: near(self.names(), name) }),
         }
     }
+}
 
-    /// Names that somebody who typed `name` may have meant, the nearest first.
-    fn near(&self, name: &str) -> Vec<String> {
-        let most = (name.len() / 3).max(2);
-        let mut near: Vec<(usize, &str)> = self
-            .names()
-            .filter_map(|known| {
-                // Part of a name is a start as well.
-                let part = name.len() > 3 && known.contains(name);
-                let distance = if part { 0 } else { distance(name, known) };
-                (distance <= most).then_some((distance, known))
-            })
-            .collect();
-        near.sort_unstable_by_key(|(distance, known)| (*distance, known.len()));
-        near.into_iter().take(SUGGESTIONS).map(|(_, known)| known.to_owned()).collect()
+fn syscall_events() -> BTreeMap<String, Origin> {
+    let mut events = BTreeMap::new();
+    for (abi, side) in ABIS.into_iter().flat_map(|abi| SIDES.map(|side| (abi, side))) {
+        let names = syscalls::all(abi).iter().map(|call| Some(call.name)).chain([None]);
+        for name in names {
+            let event = syscalls::event_name(abi, side, name.unwrap_or("unknown")).into_owned();
+            events.insert(event, Origin::Syscall { abi, side, name });
+        }
     }
+    events
+}
+
+/// Names that somebody who typed `name` may have meant, the nearest first.
+fn near<'a>(names: impl Iterator<Item = &'a str>, name: &str) -> Vec<String> {
+    let most = (name.len() / 3).max(2);
+    let mut near: Vec<(usize, &str)> = names
+        .filter_map(|known| {
+            // Part of a name is a start as well.
+            let part = name.len() > 3 && known.contains(name);
+            let distance = if part { 0 } else { distance(name, known) };
+            (distance <= most).then_some((distance, known))
+        })
+        .collect();
+    near.sort_unstable_by_key(|(distance, known)| (*distance, known.len()));
+    near.into_iter().take(SUGGESTIONS).map(|(_, known)| known.to_owned()).collect()
 }
 
 fn full_name(category: &str, name: &str) -> String {
@@ -166,11 +253,27 @@ mod tests {
     #[test]
     fn near_names_are_found() {
         let events = ["sched_switch", "sched_waking", "irq_handler_entry", "block_rq_issue"];
-        let origin = Origin::Format { category: String::new(), name: String::new() };
-        let events = events.map(|name| (name.to_owned(), origin.clone())).into();
-        let catalogue = Catalogue { events, tracefs: true };
-        assert_eq!(catalogue.near("sched_swich"), ["sched_switch"]);
-        assert_eq!(catalogue.near("handler"), ["irq_handler_entry"]);
-        assert_eq!(catalogue.near("zzzzzz"), [""; 0]);
+        let near = |name| near(events.into_iter(), name);
+        assert_eq!(near("sched_swich"), ["sched_switch"]);
+        assert_eq!(near("handler"), ["irq_handler_entry"]);
+        assert_eq!(near("zzzzzz"), [""; 0]);
+    }
+
+    #[test]
+    fn a_call_has_four_events_and_unknown_ones_four_more() {
+        let catalogue = Catalogue { events: BTreeMap::new(), syscalls: syscall_events(), tracefs: false };
+        let events: Vec<&str> = catalogue.syscall_events(|name| name == Some("read")).collect();
+        let expected = if cfg!(target_arch = "x86_64") {
+            vec![
+                "compat_syscall_entry_read",
+                "compat_syscall_exit_read",
+                "syscall_entry_read",
+                "syscall_exit_read",
+            ]
+        } else {
+            Vec::new()
+        };
+        assert_eq!(events, expected);
+        assert_eq!(catalogue.syscall_events(|name| name.is_none()).count(), 4);
     }
 }

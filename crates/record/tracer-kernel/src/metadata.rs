@@ -286,6 +286,7 @@ pub fn kind_word(ty: &Type) -> &'static str {
         Type::Array(..) | Type::Sequence { .. } | Type::Counted { .. } => "sequence",
         Type::Struct(_) => "struct",
         Type::Variant { .. } => "variant",
+        Type::Padding => "padding",
     }
 }
 

@@ -15,7 +15,9 @@ use sillage_consumer::shared::RingMemory;
 use sillage_model::{Domain, EventRule, Instrumentation};
 use sillage_protocol::control::{ErrorCode, EventInfo, Failure, KernelInfo, ListedEvents};
 use sillage_ring::{HeaderForm, Kind};
-use sillage_tracer_kernel::{Bell, Catalogue, Field, Kernel, catalogue, metadata};
+use sillage_tracer_kernel::catalogue::{self, Bitness};
+use sillage_tracer_kernel::recipe::Type;
+use sillage_tracer_kernel::{Bell, Catalogue, Field, Kernel, metadata};
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -107,11 +109,20 @@ impl Daemon {
     pub(crate) fn kernel_events(&mut self, which: ListedEvents) -> Result<Vec<EventInfo>, Failure> {
         let tracer = self.kernel()?;
         if which == ListedEvents::Syscalls {
-            return Err(Failure { code: ErrorCode::NotSupported, detail: "system calls".into() });
+            let info = |(name, bitness): (&str, Bitness)| {
+                let bits = match bitness {
+                    Bitness { native: true, compat: true } => "32/64-bit",
+                    Bitness { native: true, .. } => "64-bit",
+                    _ => "32-bit",
+                };
+                EventInfo { name: format!("{name} [{bits}]"), fields: Vec::new() }
+            };
+            return Ok(tracer.catalogue.syscalls().into_iter().map(info).collect());
         }
         let info = |name: &str| {
             let recipe = tracer.catalogue.recipe(&tracer.kernel, name).ok();
             let fields = recipe.iter().flat_map(|recipe| recipe.fields.iter());
+            let fields = fields.filter(|field| field.ty != Type::Padding);
             let fields = fields.map(|field| (field.name.to_string(), metadata::kind_word(&field.ty).into()));
             EventInfo { name: name.into(), fields: fields.collect() }
         };
@@ -127,6 +138,11 @@ impl Daemon {
             Instrumentation::Tracepoint => {
                 let recipe = tracer.catalogue.recipe(&tracer.kernel, rule.pattern.as_str());
                 recipe.map(drop).or_else(|error| refuse(error.to_string()))
+            }
+            Instrumentation::Syscall if rule.pattern.has_star() => Ok(()),
+            Instrumentation::Syscall => {
+                let known = tracer.catalogue.check_syscall(rule.pattern.as_str());
+                known.or_else(|error| refuse(error.to_string()))
             }
             other => refuse(format!("{} cannot be recorded yet", instrumentation_words(other))),
         }
@@ -338,11 +354,18 @@ fn contexts(_channel: &Channel) -> Vec<Field> {
 
 /// Names of the events that a channel records.
 fn matching<'a>(channel: &'a Channel, catalogue: &'a Catalogue) -> impl Iterator<Item = &'a str> {
-    let rules = || channel.rules.iter().filter(|rule| rule.enabled && channel.enabled);
-    let is_wanted = move |name: &&str| {
-        rules().any(|rule| rule.instrumentation == Instrumentation::Tracepoint && rule.pattern.matches(name))
+    let of = |kind| {
+        let rules = channel.rules.iter().filter(|rule| rule.enabled && channel.enabled);
+        let rules = rules.filter(move |rule| rule.instrumentation == kind);
+        rules.map(|rule| &rule.pattern).collect::<Vec<_>>()
     };
-    catalogue.names().filter(is_wanted)
+    let (tracepoints, calls) = (of(Instrumentation::Tracepoint), of(Instrumentation::Syscall));
+    let names = catalogue.names().filter(move |name| tracepoints.iter().any(|pattern| pattern.matches(name)));
+    let calls = catalogue.syscall_events(move |name| match name {
+        Some(name) => calls.iter().any(|pattern| pattern.matches(name)),
+        None => calls.iter().any(|pattern| pattern.as_str() == "*"),
+    });
+    names.chain(calls)
 }
 
 fn instrumentation_words(instrumentation: &Instrumentation) -> &'static str {

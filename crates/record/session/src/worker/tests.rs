@@ -3,8 +3,8 @@
 use super::*;
 use crate::model::{Channel, Holder, Origin, RingSet};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use sillage_consumer::fake::{FakePages, FakeProducer};
 use sillage_consumer::Counters;
+use sillage_consumer::fake::{FakePages, FakeProducer};
 use sillage_model::{ChannelSettings, Domain};
 
 const SET: u64 = 77;

@@ -135,7 +135,7 @@ pub fn find(abi: Abi, name: &str) -> Option<&'static Syscall> {
 }
 
 /// Name of the event of one end of a call.
-fn event_name(abi: Abi, side: Side, name: &str) -> Name {
+pub(crate) fn event_name(abi: Abi, side: Side, name: &str) -> Name {
     let compat = if abi == Abi::Compat { "compat_" } else { "" };
     let side = if side == Side::Entry { "entry" } else { "exit" };
     Cow::Owned(format!("{compat}syscall_{side}_{name}"))

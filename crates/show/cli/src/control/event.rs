@@ -155,6 +155,9 @@ impl Enable {
         }
         let kinds = match kind {
             Some(kind) => vec![kind],
+            None if self.all && domain == Domain::Kernel => {
+                vec![Instrumentation::Tracepoint, Instrumentation::Syscall]
+            }
             None => vec![Instrumentation::Tracepoint],
         };
         let (all, filter) = (self.all, self.filter.as_deref());
@@ -215,6 +218,7 @@ impl Plan<'_> {
             return format!("{word} event {name}{excluding} created in channel {channel}");
         }
         let what = match (self.domain, &self.kinds[..]) {
+            (Domain::Kernel, [Instrumentation::Tracepoint]) => "tracepoints",
             (Domain::Kernel, [Instrumentation::Syscall]) => "system calls",
             _ => "events",
         };
