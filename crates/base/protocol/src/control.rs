@@ -20,6 +20,8 @@ use values::{cut, get_totals, put_totals};
 
 /// Version of this protocol; the first two bytes of every request.
 pub const VERSION: u16 = 3;
+/// What is unknown in a request of another version, in the words of its decode error.
+pub const VERSION_WORD: &str = "control protocol version";
 /// Bytes of a path in a message.
 pub const PATH_BYTES_MAX: usize = 4096;
 /// Bytes of a filter expression.
@@ -459,7 +461,7 @@ impl Request {
         let r = &mut Reader::new(body);
         match r.u16()? {
             VERSION => {}
-            other => return r.unknown("control protocol version", other),
+            other => return r.unknown(VERSION_WORD, other),
         }
         let name = |r: &mut Reader<'_>| r.string(NAME_BYTES_MAX);
         let request = match kind {

@@ -6,7 +6,7 @@
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 /// Bytes somewhere in memory.
@@ -62,6 +62,15 @@ pub trait Disk {
     /// # Errors
     /// The file system's.
     fn truncate(&self, file: &Self::File, bytes: u64) -> io::Result<()>;
+    /// Bytes of a file from `offset` on, as many as there are and fit.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn read_at(&self, file: &Self::File, bytes: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Tells others that the file is being written, as long as it is open.
+    fn claim(&self, file: &Self::File);
+    /// True if nobody else claimed the file, and nobody can as long as it is open here.
+    fn claim_alone(&self, file: &Self::File) -> bool;
     /// True if an open file has no name any more.
     fn is_removed(&self, file: &Self::File) -> bool;
     /// Removes a file.
@@ -196,6 +205,29 @@ impl Disk for Files {
         file.set_len(bytes)
     }
 
+    fn read_at(&self, file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < bytes.len() {
+            match file.read_at(&mut bytes[read..], offset + read as u64) {
+                Ok(0) => break,
+                Ok(count) => read += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+
+    fn claim(&self, file: &File) {
+        // Where there are no locks, nobody is told.
+        let _ = rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockShared);
+    }
+
+    fn claim_alone(&self, file: &File) -> bool {
+        let lock = rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+        lock != Err(rustix::io::Errno::WOULDBLOCK)
+    }
+
     fn is_removed(&self, file: &File) -> bool {
         // Should the kernel not tell, writing goes on.
         file.metadata().is_ok_and(|metadata| metadata.nlink() == 0)
@@ -285,6 +317,17 @@ pub(crate) mod fake {
             self.room.set(self.room.get() + file.len().saturating_sub(bytes as usize));
             file.resize(bytes as usize, 0);
             Ok(())
+        }
+        fn read_at(&self, file: &Self::File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+            let file = file.borrow();
+            let from = file.get(offset as usize..).unwrap_or_default();
+            let count = from.len().min(bytes.len());
+            bytes[..count].copy_from_slice(&from[..count]);
+            Ok(count)
+        }
+        fn claim(&self, _file: &Self::File) {}
+        fn claim_alone(&self, _file: &Self::File) -> bool {
+            true
         }
         fn is_removed(&self, file: &Self::File) -> bool {
             !self.files.borrow().values().any(|other| Rc::ptr_eq(other, file))

@@ -305,4 +305,4 @@ impl<D: Disk> Feed<D> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

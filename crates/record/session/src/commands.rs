@@ -6,7 +6,10 @@ use crate::recording::Goal;
 use crate::worker::{Daemon, Peer};
 use sillage_model::limits::{CHANNELS_MAX, CONTEXTS_MAX, NAME_BYTES_MAX, RULES_MAX, SESSIONS_MAX};
 use sillage_model::{ChannelSettings, Domain, EventRule, Instrumentation};
-use sillage_protocol::control::{ChannelInfo, DaemonInfo, ErrorCode, Failure, ProgramInfo, Reply, Request};
+use sillage_protocol::codec::DecodeError;
+use sillage_protocol::control::{
+    ChannelInfo, DaemonInfo, ErrorCode, Failure, ProgramInfo, Reply, Request, VERSION, VERSION_WORD,
+};
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
@@ -15,6 +18,22 @@ const DEFAULT_CHANNEL: &str = "channel0";
 
 fn fail<T>(code: ErrorCode) -> Result<T, Failure> {
     Err(Failure { code, detail: String::new() })
+}
+
+/// What to say to a client whose request makes no sense.
+fn not_understood(error: &DecodeError) -> String {
+    match error {
+        DecodeError::Unknown { what: VERSION_WORD, number, .. } => {
+            let (own, pid) = (env!("CARGO_PKG_VERSION"), std::process::id());
+            format!(
+                "the session daemon that runs is Sillage {own} with version {VERSION} of the control \
+                 protocol, and this command has version {number}: one of them is older. Destroy the \
+                 daemon's sessions with its own version, or end it with 'kill {pid}' (which writes them \
+                 out); the next command starts a new one"
+            )
+        }
+        error => error.to_string(),
+    }
 }
 
 /// Answer now, or later when others have done their part.
@@ -39,7 +58,7 @@ impl Daemon {
         let peer = client.connection.peer;
         let answer = match Request::decode(kind, body) {
             Ok(request) => self.handle(token, peer, request),
-            Err(error) => Err(Failure { code: ErrorCode::Undefined, detail: error.to_string() }),
+            Err(error) => Err(Failure { code: ErrorCode::Undefined, detail: not_understood(&error) }),
         };
         match answer {
             Ok(Answer::Now(replies)) => self.answer(Some(token), replies),

@@ -28,7 +28,7 @@ mod tsdl;
 mod unfinished;
 mod worker;
 
-pub use sillage_consumer::signals;
+pub use sillage_consumer::{repair, signals};
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -71,6 +71,11 @@ impl DaemonError {
     fn rundir(path: &Path) -> impl FnOnce(io::Error) -> DaemonError {
         move |error| DaemonError::RunDirectory { path: path.to_owned(), error }
     }
+}
+
+/// The file system with the caller's own rights, for [`repair`].
+pub fn repair_files() -> sillage_consumer::Files {
+    sillage_consumer::Files::default()
 }
 
 /// Runs the daemon of this directory in this process until it is told to end. `worker` are the

@@ -256,6 +256,11 @@ impl Daemon {
         for id in destroying.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.write_out(id, None, &Goal::Destroy);
         }
+        // The worker before may have been killed between the stop and the end of the writing.
+        let stopped = self.sessions.iter().filter(|(_, s)| s.started_once && !s.active && !s.destroying);
+        for id in stopped.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.write_out(id, None, &Goal::Stop);
+        }
         self.publish_clock();
     }
 

@@ -161,7 +161,9 @@ impl<D: Disk> Trace<D> {
             return Ok(());
         }
         if self.file.is_none() {
-            self.file = Some(self.open()?);
+            let file = self.open()?;
+            self.disk.claim(&file);
+            self.file = Some(file);
         }
         let Some(file) = &self.file else { return Ok(()) };
         write_own(&self.disk, file, self.pending.as_bytes(), self.written_bytes)?;

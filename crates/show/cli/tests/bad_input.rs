@@ -606,3 +606,159 @@ fn programs_outlive_both_halves_of_the_daemon_and_meet_the_next() {
     home.ok("destroy");
     assert_eq!(values(&home.babeltrace(&home.dir.join("again"))), [2]);
 }
+
+#[test]
+fn repair_makes_a_trace_whole_and_touches_none_that_is_recorded() {
+    let home = Home::new("repair");
+    session(&home, "out", "--subbuf-size 4k --num-subbuf 64");
+    let mut program = Program::connect(&home, ProducerKind::Locked);
+    program.register(&[(1, tracepoint("p:a"))]);
+    (0..3000).for_each(|value| assert_eq!(program.emit(1, value), 1));
+    wait_for("packets", || !home.ok("list s").contains("in 0 packets"));
+    let dir = home.dir.join(format!("out/ust/uid/{}/64-bit", rustix::process::getuid().as_raw()));
+    let (code, text) = home.run("repair out");
+    assert!(
+        code == 1 && text.contains("64-bit: not touched, process ") && text.contains(" writes it"),
+        "{text}"
+    );
+    home.kill_daemon();
+    // As after a power cut: half a packet, an index that is gone, and half a block of metadata.
+    let index = std::fs::read_dir(dir.join("index")).unwrap().next().unwrap().unwrap().path();
+    let data = dir.join(index.file_stem().unwrap());
+    let whole = std::fs::read(&data).unwrap();
+    std::fs::write(&data, [&whole[..], &whole[..1000]].concat()).unwrap();
+    std::fs::write(&index, []).unwrap();
+    let metadata = std::fs::read(dir.join("metadata")).unwrap();
+    std::fs::write(dir.join("metadata"), [&metadata[..], b"event {\n\tname = \"p"].concat()).unwrap();
+    let text = home.ok("repair out");
+    for said in [
+        "/metadata: 19 B cut off behind the last whole part, ",
+        ": 1.0 kB cut off behind the last whole part, ",
+        ".idx: made again from the packets, ",
+        "64-bit: 1 streams, 3 files repaired\n",
+    ] {
+        assert!(text.contains(said), "{said}: {text}");
+    }
+    assert!(std::fs::read(&data).unwrap() == whole);
+    let repaired = std::fs::read(dir.join("metadata")).unwrap();
+    assert!(repaired.trim_ascii_end() == metadata.trim_ascii_end(), "but for empty lines");
+    let read = values(&home.babeltrace(&home.dir.join("out")));
+    assert!(read.len() > 1000 && read == (0..read.len() as i32).collect::<Vec<_>>(), "{}", read.len());
+    // Again, from the trace's own directory: nothing to do, no daemon started for it.
+    let text = home.ok(&format!("repair {}", dir.display()));
+    assert!(text.ends_with(": 1 streams, whole, nothing to repair\n"), "{text}");
+    assert_eq!(home.ok("-q repair out"), "");
+    assert_eq!(home.run("list").0, 1, "no daemon");
+    let (code, text) = home.run("repair nothing");
+    assert!(code == 1 && text.contains("nothing: No such file"), "{code} {text}");
+    std::fs::create_dir(home.dir.join("empty")).unwrap();
+    let (code, text) = home.run("repair empty");
+    assert!(code == 1 && text.contains("empty: no trace there"), "{code} {text}");
+    assert_eq!(home.run("repair").0, 2);
+}
+
+#[test]
+fn a_daemon_that_is_killed_during_stop_leaves_a_stopped_session_with_all_its_data() {
+    let home = Home::new("stop-killed");
+    session(&home, "out", "");
+    let mut program = Program::connect(&home, ProducerKind::Rseq);
+    program.register(&[(1, tracepoint("p:a"))]);
+    program.emit(1, 1);
+    // It never confirms, so that the stop takes a second.
+    let mut deaf = Program::connect_deaf(&home);
+    deaf.register(&[(1, tracepoint("p:a"))]);
+    deaf.emit(1, 2);
+    let mut stop = home.command(env!("CARGO_BIN_EXE_sillage"));
+    let mut stop = stop.arg("stop").stderr(std::process::Stdio::piped()).spawn().unwrap();
+    wait_for("the stop", || home.ok("list").contains("1) s [inactive]"));
+    home.kill_worker();
+    assert!(!stop.wait().unwrap().success());
+    let mut text = String::new();
+    stop.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+    assert!(text.contains("connection to the session daemon"), "{text}");
+    assert!(home.ok("list").contains("1) s [inactive]"));
+    // Written out by the next worker, without being told again.
+    wait_for("the data", || home.ok("list s").contains("20 B in"));
+    let mut read = values(&home.babeltrace(&home.dir.join("out")));
+    read.sort_unstable();
+    assert_eq!(read, [1, 2]);
+    assert_eq!(home.run("stop").0, 81);
+    home.ok("destroy");
+}
+
+#[test]
+fn a_command_of_another_version_is_told_which_daemon_runs() {
+    use sillage_protocol::control::{Reply, Request, VERSION};
+    let home = Home::new("version");
+    home.ok("create s -o out");
+    let mut frame = Request::Ping.encode();
+    let at = sillage_protocol::codec::FRAME_HEADER_BYTES;
+    frame[at..at + 2].copy_from_slice(&(VERSION + 1).to_le_bytes());
+    let mut stream = std::os::unix::net::UnixStream::connect(home.run_dir().join("control.sock")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(&frame).unwrap();
+    let mut header = [0; sillage_protocol::codec::FRAME_HEADER_BYTES];
+    stream.read_exact(&mut header).unwrap();
+    let header = sillage_protocol::codec::FrameHeader::decode(&header).unwrap();
+    let mut body = vec![0; header.body_bytes];
+    stream.read_exact(&mut body).unwrap();
+    let Ok(Reply::Failed(failure)) = Reply::decode(header.kind, &body) else { panic!("{body:?}") };
+    let (ours, theirs) = (format!("version {VERSION} of"), format!("has version {}:", VERSION + 1));
+    assert!(failure.detail.contains(&ours) && failure.detail.contains(&theirs), "{}", failure.detail);
+    assert!(failure.detail.contains(&format!("'kill {}'", home.pid("worker.pid"))), "{}", failure.detail);
+    assert!(home.ok("list").contains("1) s"));
+}
+
+#[test]
+fn a_daemon_without_address_space_says_so_and_serves_what_fits() {
+    let home = Home::new("no-space");
+    let sillage = env!("CARGO_BIN_EXE_sillage");
+    let run_dir = home.run_dir();
+    let start =
+        format!("ulimit -v 600000; exec {sillage} daemon --daemonize --run-dir {}", run_dir.display());
+    assert!(home.command("sh").args(["-c", &start]).status().unwrap().success());
+    session(&home, "out", "--subbuf-size 64M --num-subbuf 16");
+    let mut program = Program::connect(&home, ProducerKind::Rseq);
+    program.register(&[(1, tracepoint("p:a"))]);
+    assert_eq!(program.emit(1, 1), 0, "no ring");
+    let list = home.ok("list s");
+    assert!(list.contains("shared memory (mmap): Cannot allocate memory"), "{list}");
+    home.ok("create small -o small");
+    home.ok("enable-channel -u c -s small --subbuf-size 16k --num-subbuf 4");
+    home.ok("enable-event -u p:* -c c -s small");
+    home.ok("start small");
+    wait_for("the start", || program.emit(1, 2) == 1);
+    home.ok("destroy --all");
+    assert_eq!(values(&home.babeltrace(&home.dir.join("small"))), [2]);
+}
+
+#[test]
+fn ten_thousand_programs_one_after_another_leave_nothing_behind() {
+    let home = Home::new("many");
+    session(&home, "out", "");
+    let worker = home.pid("worker.pid");
+    let resident_kb = || -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{worker}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    let files = || std::fs::read_dir(format!("/proc/{worker}/fd")).unwrap().count();
+    let run = |numbers: std::ops::Range<i32>| {
+        for number in numbers {
+            let mut program = Program::connect(&home, ProducerKind::Rseq);
+            program.register(&[(1, tracepoint("p:a"))]);
+            assert_eq!(program.emit(1, number), 1);
+        }
+        wait_for("the programs to be forgotten", || home.ok("list -u").contains("None"));
+    };
+    run(0..500);
+    let before = (resident_kb(), files());
+    run(500..10_000);
+    let after = (resident_kb(), files());
+    assert!(after.1 <= before.1, "descriptors: {before:?}, then {after:?}");
+    assert!(after.0 < before.0 + 4096, "memory: {before:?}, then {after:?} kB");
+    home.ok("destroy");
+    let mut read = values(&home.babeltrace(&home.dir.join("out")));
+    read.sort_unstable();
+    assert_eq!(read, (0..10_000).collect::<Vec<_>>());
+}

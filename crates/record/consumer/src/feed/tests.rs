@@ -282,7 +282,7 @@ fn a_ring_that_lies_is_retired_and_says_why() {
 }
 
 /// Metadata of a trace whose channel 1 has one event class, of 300 bytes.
-const METADATA: &str = r#"/* CTF 1.8 */
+pub(crate) const METADATA: &str = r#"/* CTF 1.8 */
 typealias integer { size = 8; align = 8; signed = false; } := uint8_t;
 typealias integer { size = 16; align = 8; signed = false; } := uint16_t;
 typealias integer { size = 32; align = 8; signed = false; } := uint32_t;

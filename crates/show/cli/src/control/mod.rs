@@ -10,6 +10,7 @@ mod event;
 mod library;
 mod list;
 mod record;
+mod repair;
 mod session;
 mod totals;
 mod view;
@@ -70,6 +71,8 @@ pub enum Verb {
     EnableEvent(event::Enable),
     /// Disable recording event rules.
     DisableEvent(event::Disable),
+    /// Make traces whole whose daemon was killed or whose machine went down.
+    Repair(repair::Arguments),
     /// Show the version.
     Version,
     /// Run the session daemon.
@@ -209,6 +212,7 @@ pub fn run(general: &General, verb: Verb) -> ExitCode {
         Verb::DisableChannel(arguments) => channel::disable(&context, &arguments),
         Verb::EnableEvent(arguments) => event::enable(&context, &arguments),
         Verb::DisableEvent(arguments) => event::disable(&context, &arguments),
+        Verb::Repair(arguments) => repair::repair(&context, &arguments),
         Verb::Version => version(),
         Verb::Daemon(arguments) => daemon::daemon(&context, &arguments),
     };
