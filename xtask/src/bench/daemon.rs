@@ -163,6 +163,7 @@ fn control_ms(peer: &Peer, verb: &[&str]) -> anyhow::Result<f64> {
             times.push(start.elapsed().as_secs_f64() * 1e3);
             continue;
         }
+        let _ = std::fs::remove_dir_all(trace);
         for step in steps {
             let start = Instant::now();
             peer.verb(step)?;

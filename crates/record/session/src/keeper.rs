@@ -21,6 +21,7 @@ use sillage_protocol::paths::{CONTROL_SOCKET, PROGRAMS_SOCKET};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
@@ -102,6 +103,7 @@ pub fn run(rundir: &Path, worker_words: &[&str], ready: impl FnOnce()) -> Result
 /// # Errors
 /// As [`run`].
 pub fn adopt(rundir: &Path, worker_words: &[&str]) -> Result<(), DaemonError> {
+    rustix::thread::set_name(c"sillage").map_err(io::Error::from)?;
     let link = io::stdin().as_fd().try_clone_to_owned()?;
     let null = File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null).map_err(io::Error::from)?;
@@ -159,6 +161,7 @@ impl<R: FnOnce()> Keeper<'_, R> {
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)
                 .map_err(io::Error::from)?;
         let child = Command::new("/proc/self/exe")
+            .arg0("sillage")
             .args(self.worker_words)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

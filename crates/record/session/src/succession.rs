@@ -12,6 +12,7 @@ use crate::worker::Daemon;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -97,6 +98,7 @@ impl Daemon {
         let (ours, theirs) =
             rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         let child = Command::new("/proc/self/exe")
+            .arg0("sillage")
             .args(&self.succession.words)
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())

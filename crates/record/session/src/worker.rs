@@ -171,6 +171,7 @@ impl Inheritance {
 /// Runs a worker whose link to the keeper is standard input. With the arguments `keeper` this program
 /// becomes another keeper.
 pub(crate) fn run(rundir: &Path, keeper: &[&str]) -> Result<(), DaemonError> {
+    rustix::thread::set_name(c"sillage-worker").map_err(io::Error::from)?;
     let link = io::stdin().as_fd().try_clone_to_owned()?;
     let null = File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null).map_err(io::Error::from)?;
