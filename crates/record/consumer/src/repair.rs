@@ -45,13 +45,19 @@ pub struct Repaired {
     pub left_alone: Vec<PathBuf>,
 }
 
-/// The traces of a session's directory, one for each user.
+/// The traces of a session's directory: one for each user, and the kernel's.
 ///
 /// # Errors
 /// The disk's.
 pub fn traces<D: Disk>(disk: &D, session_dir: &Path) -> io::Result<Vec<PathBuf>> {
     let users = session_dir.join("ust").join("uid");
-    Ok(list(disk, &users)?.iter().map(|uid| users.join(uid).join("64-bit")).collect())
+    let mut traces: Vec<PathBuf> =
+        list(disk, &users)?.iter().map(|uid| users.join(uid).join("64-bit")).collect();
+    let kernel = session_dir.join("kernel");
+    if disk.size(&kernel.join("metadata")).is_ok() {
+        traces.push(kernel);
+    }
+    Ok(traces)
 }
 
 /// Repairs all traces of a session's directory.
