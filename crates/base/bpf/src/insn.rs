@@ -209,6 +209,10 @@ impl Insn {
     pub fn alu(op: Alu, dst: Reg, operand: Operand) -> Insn {
         Insn::with(ALU64 | op as u8, dst, operand, 0)
     }
+    /// `dst = src`, the lower 32 bits; the upper ones become 0. Of a pointer it makes a number.
+    pub const fn mov32(dst: Reg, src: Reg) -> Insn {
+        Insn::new(0xbc, dst, src, 0, 0)
+    }
     /// Swaps the lowest `bits` (16, 32, 64) of a register from or to big-endian; the rest becomes 0.
     pub const fn to_big_endian(dst: Reg, bits: i32) -> Insn {
         Insn::new(0xdc, dst, Reg::R0, 0, bits)

@@ -414,12 +414,21 @@ impl<'a> Code<'a> {
     /// From the pointer in R1 to the one whose struct holds the place. Goes to `null` with R1 = 0 if
     /// one of them is.
     fn follow(&mut self, access: &Access, null: Label) -> Result<(), GenerateError> {
-        self.asm.jump_if(Cond::Eq, R1, 0, null);
+        self.unless_null(null);
         for offset in &access.loads {
             self.read(*offset, Width::B8)?;
-            self.asm.jump_if(Cond::Eq, R1, 0, null);
+            self.unless_null(null);
         }
         Ok(())
+    }
+
+    /// Goes to `null`, with R1 = 0, if the pointer in R1 is. The verifier believes that many arguments of
+    /// tracepoints never are, which is not so for all of them (`sched_process_wait` of any child), and
+    /// takes a comparison with 0 out of the program; what is left would bring the kernel down. Of the
+    /// pointer's lower half it knows nothing. (An object at a multiple of 4 GiB would read as 0.)
+    fn unless_null(&mut self, null: Label) {
+        self.asm.push(Insn::mov32(R0, R1));
+        self.asm.jump_if(Cond::Eq, R0, 0, null);
     }
 
     /// R1 = the bytes `offset` behind R1.

@@ -1,0 +1,408 @@
+//! The kernel's events, from the command line to a trace that Babeltrace reads. Needs the rights to load
+//! eBPF programs, and says so when it skips.
+
+mod support;
+
+use rustix::process::Signal;
+use sillage_protocol::program::ProducerKind;
+use std::path::Path;
+use std::process::Command;
+use support::{Home, Program, kill, tracepoint, wait_for};
+
+/// A home whose daemon may trace the kernel; None, said loudly, where it may not.
+fn kernel_home(name: &str) -> Option<Home> {
+    let home = Home::new(name);
+    home.ok("create probe -o probe");
+    let (code, text) = home.run("enable-channel -k c");
+    home.ok("destroy probe");
+    match code {
+        0 => Some(home),
+        _ => {
+            eprintln!("SKIPPED: {name}: {text}");
+            None
+        }
+    }
+}
+
+/// A process that switches, forks, waits for any child, and ends.
+fn commotion() {
+    let shell = Command::new("sh").args(["-c", "sleep 0.001 & sleep 0.001 & wait; true"]).status();
+    assert!(shell.unwrap().success());
+}
+
+/// Lines of events of this name.
+fn count(text: &str, name: &str) -> usize {
+    text.lines().filter(|line| line.contains(&format!(" {name}: "))).count()
+}
+
+/// The number behind `key = ` in a line.
+fn number(line: &str, key: &str) -> i64 {
+    let rest = line.split(&format!("{key} = ")).nth(1).unwrap_or_else(|| panic!("no {key} in {line}"));
+    rest.split([',', ' ']).next().unwrap().parse().unwrap()
+}
+
+/// Babeltrace and our reader agree on how many events there are; Babeltrace's text.
+fn read(home: &Home, out: &str) -> String {
+    let text = home.babeltrace(&home.dir.join(out));
+    let own = home.output(&format!("view -t {out}"));
+    assert_eq!(String::from_utf8(own.stdout).unwrap().lines().count(), text.lines().count());
+    text
+}
+
+#[test]
+fn the_scheduler_and_interrupts_are_recorded_and_read() {
+    let Some(home) = kernel_home("whole") else { return };
+    home.ok("create s -o out");
+    let text = home.ok("enable-event -k sched_switch,sched_process_*");
+    assert_eq!(
+        text,
+        "kernel event sched_switch created in channel channel0\n\
+         kernel event sched_process_* created in channel channel0\n"
+    );
+    home.ok("enable-event -k irq_softirq_entry");
+    home.ok("start");
+    for _ in 0..20 {
+        commotion();
+    }
+    let text = home.ok("stop");
+    assert!(text.contains("Channel channel0: ") && !text.contains("Warning"), "{text}");
+    let text = read(&home, "out");
+    assert!(count(&text, "sched_process_fork") >= 60 && count(&text, "sched_process_exit") >= 60, "{text}");
+    assert!(count(&text, "sched_switch") >= 100, "{text}");
+    // Whoever waits for any child passes no process: its number reads as 0, and nobody comes to harm.
+    assert!(text.lines().any(|line| line.contains(" sched_process_wait: ") && number(line, " tid") == 0));
+    // Started again, the same trace goes on.
+    home.ok("start");
+    commotion();
+    home.ok("destroy");
+    assert!(read(&home, "out").lines().count() > text.lines().count());
+    for file in ["metadata", "channel0_0", "index/channel0_0.idx"] {
+        assert!(home.dir.join("out/kernel").join(file).exists(), "{file}");
+    }
+    assert!(!home.dir.join("out/ust").exists());
+}
+
+#[test]
+fn system_calls_are_recorded_with_their_arguments() {
+    let Some(home) = kernel_home("calls") else { return };
+    home.ok("create s -o out");
+    home.ok("enable-event -k --syscall openat,getsid");
+    home.ok("start");
+    assert!(std::fs::File::open(home.dir.join("no such file")).is_err());
+    home.ok("destroy");
+    let text = read(&home, "out");
+    let entry = |line: &&str| line.contains("syscall_entry_openat: ") && line.contains("no such file\"");
+    assert!(text.lines().any(|line| entry(&line)), "{text}");
+    assert!(count(&text, "syscall_exit_openat") > 0);
+}
+
+#[test]
+fn a_user_event_and_the_call_behind_it_are_in_order() {
+    const ROUNDS: i32 = 1000;
+    let Some(home) = kernel_home("order") else { return };
+    home.ok("create s -o out");
+    home.ok("enable-channel -u c --ordered --subbuf-size 256k");
+    home.ok("enable-event -u p:a -c c");
+    home.ok("enable-event -k --syscall getsid");
+    home.ok("start");
+    let mut program = Program::connect(&home, ProducerKind::Rseq);
+    program.register(&[(1, tracepoint("p:a"))]);
+    for value in 0..ROUNDS {
+        assert_eq!(program.emit(1, value), 1);
+        rustix::process::getsid(None).unwrap();
+    }
+    home.ok("stop");
+    let text = read(&home, "out");
+    let offsets: Vec<String> = ["kernel", &format!("ust/uid/{}/64-bit", rustix::process::getuid().as_raw())]
+        .iter()
+        .map(|dir| std::fs::read_to_string(home.dir.join("out").join(dir).join("metadata")).unwrap())
+        .map(|text| text.lines().find(|line| line.contains("\toffset = ")).unwrap().to_owned())
+        .collect();
+    assert_eq!(offsets[0], offsets[1], "one clock");
+    // Per round: the user event, then entry and exit of the call that follows it. Others may call too.
+    let cycles = Command::new("babeltrace2").args(["--clock-cycles"]).arg(home.dir.join("out")).output();
+    let cycles = String::from_utf8(cycles.unwrap().stdout).unwrap();
+    let events: Vec<(i64, &str)> =
+        cycles.lines().map(|line| (line[1..].split(']').next().unwrap().parse().unwrap(), line)).collect();
+    let of = |name: &str| {
+        let name = format!(" {name}: ");
+        events.iter().filter(move |(_, line)| line.contains(&name)).map(|(ns, _)| *ns).collect::<Vec<i64>>()
+    };
+    let (user, entries) = (of("p:a"), of("syscall_entry_getsid"));
+    assert_eq!((user.len(), text.lines().filter(|l| l.contains(" p:a: ")).count()), (1000, 1000));
+    assert!(entries.len() >= user.len(), "{} calls", entries.len());
+    for pair in user.windows(2) {
+        let between = entries.iter().filter(|ns| **ns >= pair[0] - 1000 && **ns <= pair[1] + 1000).count();
+        assert!(between >= 1, "no call between {} and {}", pair[0], pair[1]);
+    }
+}
+
+#[test]
+fn the_daemons_own_doings_are_left_out_unless_wanted() {
+    let Some(home) = kernel_home("self") else { return };
+    let worker_switches = |options: &str, out: &str| {
+        home.ok(&format!("create s -o {out}"));
+        home.ok(&format!("enable-channel -k c {options}"));
+        home.ok("enable-event -k sched_switch -c c");
+        home.ok("start");
+        let worker = home.pid("worker.pid");
+        for _ in 0..10 {
+            home.ok("list s");
+        }
+        let tasks = std::fs::read_dir(format!("/proc/{worker}/task")).unwrap();
+        let tids: Vec<i64> =
+            tasks.map(|task| task.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
+        home.ok("destroy s");
+        let text = read(&home, out);
+        text.lines().filter(|line| tids.contains(&number(line, "prev_tid"))).count()
+    };
+    assert_eq!(worker_switches("", "without"), 0);
+    assert!(worker_switches("--include-self", "with") >= 10);
+}
+
+/// Numbers of the programs that a process holds.
+fn programs_of(pid: i32) -> Vec<u32> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap();
+    let infos = entries.filter_map(|entry| std::fs::read_to_string(entry.unwrap().path()).ok());
+    let ids = infos.filter_map(|info| {
+        let line = info.lines().find_map(|line| line.strip_prefix("prog_id:"))?;
+        line.trim().parse().ok()
+    });
+    ids.collect()
+}
+
+fn wait_until_gone(programs: &[u32]) {
+    for id in programs {
+        wait_for("the end of a program", || !sillage_tracer_kernel::sys::program_exists(*id).unwrap());
+    }
+}
+
+#[test]
+fn a_killed_worker_leaves_nothing_attached_and_the_next_goes_on() {
+    let Some(home) = kernel_home("killed") else { return };
+    home.ok("create s -o out");
+    home.ok("enable-event -k sched_process_exit,sched_switch");
+    home.ok("start");
+    commotion();
+    let programs = programs_of(home.pid("worker.pid"));
+    assert!(!programs.is_empty());
+    home.kill_worker();
+    wait_until_gone(&programs);
+    wait_for("new programs", || !programs_of(home.pid("worker.pid")).is_empty());
+    let before = Command::new("true").spawn().unwrap().wait_with_output().map(drop);
+    before.unwrap();
+    let child = Command::new("sh").args(["-c", "exit 0"]).spawn().unwrap();
+    let pid = child.id();
+    child.wait_with_output().unwrap();
+    let text = home.ok("destroy");
+    assert!(!text.contains("not survive"), "{text}");
+    let text = read(&home, "out");
+    let exits = text.lines().filter(|line| line.contains(" sched_process_exit: "));
+    assert!(exits.into_iter().any(|line| number(line, " tid") == i64::from(pid)), "{text}");
+}
+
+#[test]
+fn a_daemon_killed_whole_leaves_nothing_attached_and_a_trace_that_is_read() {
+    let Some(home) = kernel_home("dead") else { return };
+    home.ok("create s -o out");
+    home.ok("enable-channel -k c --subbuf-size 4k --num-subbuf 4");
+    home.ok("enable-event -k sched_* -c c");
+    home.ok("start");
+    for _ in 0..20 {
+        commotion();
+    }
+    wait_for("packets", || !home.ok("list s").contains("in 0 packets"));
+    let programs = programs_of(home.pid("worker.pid"));
+    assert!(!programs.is_empty());
+    home.kill_daemon();
+    wait_until_gone(&programs);
+    // The next daemon makes whole what a kill tore.
+    home.ok("create other -o other");
+    assert!(read(&home, "out").lines().count() > 0);
+}
+
+#[test]
+fn losses_are_counted_and_shown() {
+    let Some(home) = kernel_home("loss") else { return };
+    home.ok("create s -o out");
+    home.ok("enable-channel -k c --subbuf-size 4k --num-subbuf 2 --read-timer 0");
+    home.ok("enable-event -k sched_switch -c c");
+    home.ok("start");
+    kill(home.pid("worker.pid"), Signal::STOP);
+    for _ in 0..50 {
+        commotion();
+    }
+    kill(home.pid("worker.pid"), Signal::CONT);
+    let text = home.ok("stop");
+    assert!(
+        text.contains("Warning: Channel c: ") && text.contains("records discarded (ring full)"),
+        "{text}"
+    );
+    let output = Command::new("babeltrace2").arg(home.dir.join("out")).output().unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("discarded"), "Babeltrace is told");
+}
+
+#[test]
+fn record_takes_kernel_and_user_events_of_one_command() {
+    let Some(home) = kernel_home("record") else { return };
+    let output = home
+        .command(env!("CARGO_BIN_EXE_sillage"))
+        .args(["record", "-o", "out", "-k", "sched_process_*", "--syscall=openat", "--", "ls", "/"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}");
+    let read = read(&home, "out");
+    assert!(text.contains(&format!("Recorded {} events, ", read.lines().count())), "{text}");
+    assert!(count(&read, "sched_process_exec") > 0 && count(&read, "syscall_entry_openat") > 0, "{read}");
+}
+
+#[test]
+fn many_sessions_record_the_same_event() {
+    const SESSIONS: usize = 20;
+    let Some(home) = kernel_home("many") else { return };
+    for n in 0..SESSIONS {
+        home.ok(&format!("create s{n} -o out{n}"));
+        home.ok("enable-channel -k c --subbuf-size 64k --num-subbuf 4");
+        home.ok("enable-event -k sched_process_exec -c c");
+        home.ok("start");
+    }
+    Command::new("true").status().unwrap();
+    for n in 0..SESSIONS {
+        home.ok(&format!("destroy s{n}"));
+        let text = read(&home, &format!("out{n}"));
+        assert!(text.lines().any(|line| line.contains("/true\"")), "session {n}: {text}");
+    }
+}
+
+#[test]
+fn the_command_line_answers_as_lttngs() {
+    let Some(home) = kernel_home("words") else { return };
+    home.ok("create s -o out");
+    let cases = [
+        (
+            "enable-channel -k c --blocking-timeout 10",
+            1,
+            "Error: Retry timeout option not supported for kernel domain (-k)\n",
+        ),
+        ("enable-channel -k c --buffers-uid", 1, "Error: Buffer type not supported for domain -k\n"),
+        (
+            "enable-channel -k c --output foo",
+            1,
+            "Error: Unknown output type foo. Possible values are: mmap, splice\n\n",
+        ),
+        ("enable-channel -k c --output splice", 0, "kernel channel c enabled for session s\n"),
+        ("enable-channel -k c", 4, "Warning: Channel c: Kernel channel already exists (session s)\n"),
+        ("disable-channel -k d", 4, "Error: Channel d: Kernel channel not found (session s)\n"),
+        (
+            "enable-event -k -a --exclude x -c c",
+            1,
+            "Error: Event name exclusions are not yet implemented for kernel events\n",
+        ),
+        (
+            "enable-event -k sched_switch --tracepoint --syscall -c c",
+            1,
+            "Error: Multiple event type not supported.\n",
+        ),
+        (
+            "enable-event -k x --userspace-probe foo -c c",
+            1,
+            "Error: Unable to parse userspace probe options\n",
+        ),
+        (
+            "enable-event -k x --probe a --filter a==1 -c c",
+            1,
+            "Error: Filter expressions are not supported for Probe events\n",
+        ),
+        ("enable-event -u x --syscall", 5, "Error: Event type not available for user-space tracing\n"),
+        ("enable-event -k", 1, "Error: Missing event name(s).\n"),
+        ("enable-event -k sched_switch -c c", 0, "kernel event sched_switch created in channel c\n"),
+        (
+            "enable-event -k sched_switch -c c",
+            4,
+            "Warning: Kernel event sched_switch already enabled (channel c, session s)\n",
+        ),
+        ("enable-event -k --syscall -a -c c", 0, "All kernel system calls are enabled in channel c\n"),
+        ("enable-event -k --tracepoint -a -c c", 0, "All kernel tracepoints are enabled in channel c\n"),
+        (
+            "enable-event -k sched_swich -c c",
+            43,
+            "Error: Event sched_swich: Enable kernel event failed: this kernel has no event sched_swich (near names: \
+             sched_switch) (channel c, session s)\n",
+        ),
+        (
+            "disable-event -k sched_switch -c c",
+            0,
+            "kernel sched_switch of type any disabled in channel c for session s\n",
+        ),
+        (
+            "disable-event -k nosuch -c c",
+            29,
+            "Error: nosuch of type any : Event not found (channel c, session s)\n",
+        ),
+        ("disable-channel -k c", 0, "kernel channel c disabled for session s\n"),
+    ];
+    for (line, code, text) in cases {
+        assert_eq!(home.run(line), (code, text.into()), "{line}");
+    }
+    let text = home.ok("list s");
+    assert!(text.contains("=== Domain: Linux kernel ==="), "{text}");
+    assert!(text.contains("      sched_switch (type: tracepoint) [disabled]\n"), "{text}");
+    assert!(text.contains("      Read timer:       200000 us\n"), "{text}");
+    assert!(text.contains("      Sub-buffer size:  1048576 bytes\n"), "{text}");
+    assert!(text.contains("Kernel tracer: eBPF"), "{text}");
+    let list = home.ok("list -k -f");
+    let event = "      sched_switch (loglevel: TRACE_EMERG (0)) (type: tracepoint)\n        field: prev_comm (string)\n";
+    assert!(list.starts_with("Kernel events:\n-------------\n") && list.contains(event), "{list}");
+    assert!(home.ok("list -k --syscall").contains("      openat [32/64-bit]\n"));
+}
+
+/// The command line as another user, a member of the `tracing` group or of none.
+fn as_nobody(home: &Home, group: &str, run_dir: &Path, words: &str) -> (i32, String) {
+    let mut command = home.command("setpriv");
+    let groups = if group.is_empty() { "--clear-groups".into() } else { format!("--groups={group}") };
+    command.args(["--reuid=65534", "--regid=65534", &groups]).arg(env!("CARGO_BIN_EXE_sillage"));
+    command.env("SILLAGE_RUNDIR", run_dir).env("LTTNG_HOME", home.dir.join("nobody"));
+    let output = command.args(words.split_whitespace()).output().expect("setpriv of util-linux");
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn rights_are_the_daemons_and_what_is_missing_is_named() {
+    let Some(home) = kernel_home("rights") else { return };
+    if !rustix::process::getuid().is_root() {
+        return eprintln!("SKIPPED: rights: only root can become somebody else");
+    }
+    let nobody = home.dir.join("nobody");
+    std::fs::create_dir(&nobody).unwrap();
+    std::os::unix::fs::chown(&nobody, Some(65534), Some(65534)).unwrap();
+    // A daemon of one's own without capabilities.
+    let own = nobody.join("run");
+    let (code, text) = as_nobody(&home, "", &own, "create s -o own");
+    assert_eq!(code, 0, "{text}");
+    let (code, text) = as_nobody(&home, "", &own, "enable-event -k sched_switch");
+    let pid: i32 = std::fs::read_to_string(own.join("sillage.pid")).unwrap().trim().parse().unwrap();
+    kill(pid, Signal::TERM);
+    assert_eq!(code, 33, "{text}");
+    assert!(
+        text.contains("Kernel tracer not available: ") && text.contains("CAP_BPF and CAP_PERFMON"),
+        "{text}"
+    );
+    assert!(text.contains("setcap cap_bpf,cap_perfmon+ep"), "{text}");
+    // Root's, for a member of the group.
+    let words = |words: &str| as_nobody(&home, "tracing", &home.run_dir(), words);
+    let out = nobody.join("out");
+    let (code, text) = words(&format!("create g -o {}", out.display()));
+    if code != 0 {
+        return eprintln!("SKIPPED: rights: there is no group tracing: {text}");
+    }
+    for line in ["enable-event -k sched_switch", "start", "stop", "destroy"] {
+        let (code, text) = words(line);
+        assert_eq!(code, 0, "{line}: {text}");
+    }
+    let metadata = std::fs::metadata(out.join("kernel/metadata")).unwrap();
+    assert_eq!(std::os::unix::fs::MetadataExt::uid(&metadata), 65534, "the trace is who asked for it's");
+    assert!(home.babeltrace(&out).lines().count() > 0);
+}
