@@ -18,7 +18,7 @@ mod tsdl;
 pub mod writer;
 
 pub use decode::{
-    AtHand, Field, FieldVisitor, Fields, Node, PacketDecoder, PacketInfo, Scalar, Scalars, Value,
+    Columns, Field, FieldVisitor, Fields, Node, PacketDecoder, PacketInfo, Picked, Scalar, Scalars, Value,
 };
 pub use error::{DecodeError, Fault, MetadataError, Warning};
 pub use message::{Discarded, Event, Message, Packet, StreamEdge};

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use sillage_ctf::model::Scope;
-use sillage_ctf::{FieldVisitor, Message, Node};
+use sillage_ctf::{FieldVisitor, Message, Node, Scalar, Scalars};
 use sillage_pipeline::sources::{Options, SliceRange, Source, open_all};
 use sillage_pipeline::{Error, Messages, Status};
 
@@ -37,6 +37,18 @@ impl FieldVisitor for Sum {
     fn blob(&mut self, _: &Node, value: &[u8]) {
         self.0 += value.len() as u64;
     }
+    fn scalars(&mut self, _: &Node, array: Scalars<'_>) -> bool {
+        for value in array.iter() {
+            let value = match value {
+                Scalar::Unsigned(value) | Scalar::Bits(value) => value,
+                Scalar::Signed(value) => value.cast_unsigned(),
+                Scalar::Bool(value) => u64::from(value),
+                Scalar::Real(value) => value.to_bits(),
+            };
+            self.0 = self.0.wrapping_add(value);
+        }
+        true
+    }
 }
 
 #[derive(Default)]
@@ -46,14 +58,14 @@ struct Totals {
     sum: Sum,
 }
 
-fn read(source: &Source, range: SliceRange, fields: bool) -> Result<Totals, Error> {
+fn read<const FIELDS: bool>(source: &Source, range: SliceRange) -> Result<Totals, Error> {
     let mut totals = Totals::default();
     let mut messages = source.messages_in(range)?;
     while messages.advance()? == Status::Ready {
         match messages.current() {
             Some(Message::Event(event)) => {
                 totals.events += 1;
-                if fields {
+                if FIELDS {
                     totals.sum.0 ^= event.clock.map_or(0, |clock| clock.cycles);
                     for scope in [Scope::CommonContext, Scope::SpecificContext, Scope::Payload] {
                         event.visit(scope, &mut totals.sum);
@@ -62,7 +74,7 @@ fn read(source: &Source, range: SliceRange, fields: bool) -> Result<Totals, Erro
             }
             Some(Message::PacketBegin(packet)) => {
                 totals.others += 1;
-                if fields {
+                if FIELDS {
                     packet.visit_context(&mut totals.sum);
                 }
             }
@@ -94,9 +106,9 @@ fn main() -> Result<(), Error> {
     let source = open_all(&paths, &Options::default())?;
     let opened = start.elapsed();
     let slices = source.slices(threads)?;
+    let work = if fields { read::<true> } else { read::<false> };
     let totals = std::thread::scope(|scope| {
-        let workers: Vec<_> =
-            slices.iter().map(|range| scope.spawn(|| read(&source, *range, fields))).collect();
+        let workers: Vec<_> = slices.iter().map(|range| scope.spawn(|| work(&source, *range))).collect();
         let mut totals = Totals::default();
         for worker in workers {
             let part = worker.join().map_err(|_| Error::Other("a worker panicked".to_owned()))??;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::ends::Ends;
 use super::plan::Plan;
 use crate::limits::DIRECT_IDS_MAX;
 use crate::model::{ByteOrder, EventClass, FieldClass, FieldKind, IntegerClass, IntegerLayout, Role, Scope};
@@ -45,6 +46,8 @@ pub(crate) struct StreamPlan {
     pub fast: FastHeader,
     /// By event class id, for small ids.
     pub quick: Vec<Quick>,
+    /// By position of the event class in the stream class.
+    pub ends: Vec<Ends>,
     /// Number of slots that the stream's decoder needs.
     pub slot_count: usize,
 }
@@ -71,6 +74,7 @@ impl StreamPlan {
             fast: header.map_or(FastHeader::None, |class| recognise(class)),
             header: Arc::new(header_plan),
             quick: Vec::new(),
+            ends: Vec::new(),
             slot_count,
         }
     }
@@ -79,6 +83,10 @@ impl StreamPlan {
     pub(crate) fn add_class(&mut self, class: &EventClass, position: u32) {
         if class.id >= DIRECT_IDS_MAX {
             return;
+        }
+        let own = position as usize;
+        if self.ends.len() <= own {
+            self.ends.resize(own + 1, Ends::default());
         }
         let at = class.id as usize;
         if self.quick.len() <= at {
@@ -89,6 +97,9 @@ impl StreamPlan {
         let escapes = matches!(self.fast, FastHeader::Compact(_)) && class.id == 31;
         let (body_bits, starts) =
             fixed_body(&self.common, &class.plan).filter(|_| !escapes).unwrap_or((VARIABLE, [0; 2]));
+        if body_bits == VARIABLE {
+            self.ends[own] = Ends::compile([&self.common, &class.plan.specific, &class.plan.payload]);
+        }
         self.quick[at] = Quick { class: position, body_bits, starts };
     }
 }

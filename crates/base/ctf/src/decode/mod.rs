@@ -6,15 +6,23 @@
 //! can not fail.
 
 pub(crate) mod bits;
+mod columns;
+mod ends;
 mod header;
+mod orders;
 mod packet;
 mod plan;
 mod real;
+mod records;
+mod runs;
 mod table;
+#[cfg(test)]
+mod tests;
 mod text;
 mod walk;
 
-pub use packet::{AtHand, PacketDecoder, PacketInfo};
+pub use columns::{Columns, Picked};
+pub use packet::{PacketDecoder, PacketInfo};
 pub use plan::Node;
 pub use table::{Field, Fields, Value};
 pub use walk::{FieldVisitor, Scalar, Scalars};

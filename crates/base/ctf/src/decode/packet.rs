@@ -6,8 +6,10 @@
 
 use std::cell::Cell;
 
-use super::header::{FastHeader, NO_CLASS, Quick, VARIABLE};
+use super::columns::Columns;
+use super::header::{FastHeader, NO_CLASS};
 use super::plan::{Node, Plan};
+use super::records::{BATCH, Compact, Known, Large, Record, Search, extended, update_clock};
 use super::table::Tables;
 use super::walk::{FieldVisitor, Input, Stop, pass_over, walk, walk_all};
 use crate::error::{DecodeError, Fault};
@@ -87,53 +89,6 @@ impl PacketInfo {
     }
 }
 
-/// A record whose end was found.
-#[derive(Debug, Clone, Copy, Default)]
-struct Record {
-    /// The stream's clock at the record, in cycles.
-    clock: u64,
-    /// Where it starts and where the next one would, in bits.
-    at: u64,
-    next: u64,
-    /// Position of its class in the stream class.
-    class: u32,
-    /// Where common context, specific context and payload start, in bits after `at`.
-    starts: [u32; 3],
-}
-
-/// Clocks of records that were found, see [`PacketDecoder::at_hand`].
-#[derive(Debug, Clone, Copy)]
-pub struct AtHand<'a>(&'a [Record]);
-
-impl AtHand<'_> {
-    /// How many records there are, the current one included.
-    #[inline]
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is no current record.
-    #[inline]
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Clocks of the records from a position on, in cycles.
-    #[inline]
-    pub fn clocks(&self, from: usize) -> impl Iterator<Item = u64> {
-        self.0.iter().skip(from).map(|record| record.clock)
-    }
-
-    /// Clock of the record at this position, in cycles; 0 is the current one.
-    #[inline]
-    pub fn clock(&self, position: usize) -> Option<u64> {
-        Some(self.0.get(position)?.clock)
-    }
-}
-
-/// Records found at once: enough to spread the cost of starting, few enough for the nearest cache.
-const BATCH: usize = 128;
-
 /// Decodes the packets of one stream.
 ///
 /// Records are found some at a time ahead of the one stood on; nobody sees that but the clock of
@@ -148,9 +103,9 @@ pub struct PacketDecoder {
     /// End of the content.
     end: u64,
     context_at: u64,
-    /// Records found, `count` of them; the one at `current` is stood on.
+    /// Records found and their clocks; the one at `current` is stood on.
     records: Vec<Record>,
-    count: usize,
+    clocks: Vec<u64>,
     current: usize,
     /// What ended the search for records.
     failure: Option<Box<DecodeError>>,
@@ -173,8 +128,8 @@ impl PacketDecoder {
     /// The stream's clock at the current record; when there is none, after what was decoded last.
     #[inline]
     pub fn clock(&self) -> u64 {
-        match self.record() {
-            Some(record) => record.clock,
+        match self.clocks_at_hand().first() {
+            Some(clock) => *clock,
             None => self.clock,
         }
     }
@@ -186,7 +141,7 @@ impl PacketDecoder {
 
     /// Bit offset in the packet at which the record after the current one would start.
     pub fn next_at_bits(&self) -> u64 {
-        self.record().map_or(self.next, |record| record.next)
+        self.record().map_or(self.next, Record::next)
     }
 
     /// Where the current record goes on after its header, in bits.
@@ -196,8 +151,8 @@ impl PacketDecoder {
 
     /// The record stood on.
     #[inline]
-    fn record(&self) -> Option<&Record> {
-        if self.current < self.count { self.records.get(self.current) } else { None }
+    pub(super) fn record(&self) -> Option<&Record> {
+        self.records.get(self.current)
     }
 
     fn input<'a>(&'a self, data: &'a [u8]) -> Input<'a> {
@@ -223,7 +178,8 @@ impl PacketDecoder {
     }
 
     fn forget_records(&mut self) {
-        self.count = 0;
+        self.records.clear();
+        self.clocks.clear();
         self.current = 0;
         self.failure = None;
     }
@@ -254,21 +210,31 @@ impl PacketDecoder {
     /// [`next_event`](Self::next_event) has to look for it.
     #[inline]
     pub fn step(&mut self) -> Option<u64> {
-        let next = self.current + 1;
-        if next >= self.count {
-            return None;
-        }
-        let clock = self.records.get(next)?.clock;
-        self.current = next;
+        let clock = *self.clocks_at_hand().get(1)?;
+        self.current += 1;
         self.tables.reset_event();
         Some(clock)
     }
 
-    /// The records found already, from the current one on: for whoever puts the records of several
-    /// streams in order some at a time. Empty when there is no current record.
+    /// Goes to the next record, which was found already: see [`clocks_at_hand`](Self::clocks_at_hand).
+    /// Without one there is no current record after it.
     #[inline]
-    pub fn at_hand(&self) -> AtHand<'_> {
-        AtHand(self.records.get(self.current..self.count).unwrap_or_default())
+    pub fn step_at_hand(&mut self) {
+        self.current += 1;
+        self.tables.reset_event();
+    }
+
+    /// Position of the current record among those that were found together, from 0.
+    #[inline]
+    pub fn position_at_hand(&self) -> usize {
+        self.current
+    }
+
+    /// Clocks in cycles of the records found already, from the current one on: for whoever puts the
+    /// records of several streams in order some at a time. Empty when there is no current record.
+    #[inline]
+    pub fn clocks_at_hand(&self) -> &[u64] {
+        self.clocks.get(self.current..).unwrap_or_default()
     }
 
     /// Goes to the next record; false at the end of the content. `class` and `data` are those of
@@ -288,61 +254,72 @@ impl PacketDecoder {
     #[inline(never)]
     fn find_records(&mut self, class: &StreamClass, data: &[u8]) -> Result<bool, Box<DecodeError>> {
         self.tables.reset_event();
-        self.count = 0;
         self.current = 0;
         if let Some(failure) = self.failure.take() {
+            self.records.clear();
+            self.clocks.clear();
             return Err(failure);
         }
         grow(&mut self.slots, Some(class.plan.slot_count));
         self.records.resize(BATCH, Record::default());
+        self.clocks.resize(BATCH, 0);
+        let count = self.fill(class, data);
+        self.records.truncate(count);
+        self.clocks.truncate(count);
+        match self.failure.take_if(|_| count == 0) {
+            Some(failure) => Err(failure),
+            None => Ok(count > 0),
+        }
+    }
+
+    /// Fills the columns from their beginning; gives how many records there are.
+    fn fill(&mut self, class: &StreamClass, data: &[u8]) -> usize {
         let content = &data[..data.len().min((self.end / 8) as usize)];
-        while self.count < BATCH && self.next < self.end {
-            let from = self.count;
-            self.find_quickly(class, content);
-            if self.count == BATCH || self.next >= self.end {
+        let mut count = 0;
+        while count < BATCH && self.next < self.end {
+            count += self.find_quickly(class, content, count);
+            if count == BATCH || self.next >= self.end {
                 break;
             }
             match self.find_by_plan(class, data) {
                 Ok(Some(record)) => {
-                    self.records[self.count] = record;
-                    self.count += 1;
-                    self.next = record.next;
-                    self.watch_clock(record.clock);
+                    self.records[count] = record;
+                    self.clocks[count] = self.clock;
+                    count += 1;
+                    self.next = record.next();
+                    self.watch_clock(self.clock);
                 }
                 Ok(None) => self.next = self.end,
                 Err(failure) => {
                     self.next = self.end;
-                    if from == 0 && self.count == 0 {
-                        return Err(failure);
-                    }
                     self.failure = Some(failure);
                 }
             }
         }
-        Ok(self.count > 0)
+        count
     }
 
-    /// Finds records of fixed size behind headers of LTTng's short forms, up to the first that is
-    /// anything else.
-    fn find_quickly(&mut self, class: &StreamClass, content: &[u8]) {
-        let quick = class.plan.quick.as_slice();
-        let mut run = Run { clock: self.clock, next: self.next, end: self.end, went_back: None };
-        let records = &mut self.records[self.count..];
+    /// Finds records behind headers of LTTng's short forms, up to the first that takes the walk.
+    fn find_quickly(&mut self, class: &StreamClass, content: &[u8], from: usize) -> usize {
+        let known = Known { quick: &class.plan.quick, ends: &class.plan.ends };
+        let mut search =
+            Search { content, end: self.end, clock: self.clock, next: self.next, went_back: None };
+        let (clocks, records) = (&mut self.clocks[from..], &mut self.records[from..]);
         let found = match class.plan.fast {
-            FastHeader::Large(ByteOrder::Little) => run.find::<Large<false>>(content, quick, records),
-            FastHeader::Large(ByteOrder::Big) => run.find::<Large<true>>(content, quick, records),
-            FastHeader::Compact(ByteOrder::Little) => run.find::<Compact<false>>(content, quick, records),
-            FastHeader::Compact(ByteOrder::Big) => run.find::<Compact<true>>(content, quick, records),
+            FastHeader::Large(ByteOrder::Little) => search.find::<Large<false>>(known, clocks, records),
+            FastHeader::Large(ByteOrder::Big) => search.find::<Large<true>>(known, clocks, records),
+            FastHeader::Compact(ByteOrder::Little) => search.find::<Compact<false>>(known, clocks, records),
+            FastHeader::Compact(ByteOrder::Big) => search.find::<Compact<true>>(known, clocks, records),
             FastHeader::None => 0,
         };
         if found > 0 {
-            self.watch_clock(self.records[self.count].clock);
-            self.went_back = self.went_back.or(run.went_back);
-            self.last_record = run.clock;
+            self.watch_clock(self.clocks[from]);
+            self.went_back = self.went_back.or(search.went_back);
+            self.last_record = search.clock;
         }
-        self.count += found;
-        self.clock = run.clock;
-        self.next = run.next;
+        self.clock = search.clock;
+        self.next = search.next;
+        found
     }
 
     /// Finds the end of the record at `next` field by field; `None` when only padding is left.
@@ -406,8 +383,11 @@ impl PacketDecoder {
         if at == start {
             return Err(DecodeError::new(start, Fault::EmptyEvent));
         }
+        let Ok(size) = u32::try_from(at - aligned) else {
+            return Err(DecodeError::new(at, Fault::TooFar));
+        };
         self.clock = clock;
-        Ok(Some(Record { clock, at: aligned, next: at, class: position, starts }))
+        Ok(Some(Record { at: aligned, class: position, starts, size }))
     }
 
     /// Where the clock went back since the last call, the first time: in cycles, at a record and at
@@ -426,7 +406,8 @@ impl PacketDecoder {
 
     /// Leaves out the rest of the packet's records.
     pub fn skip_rest(&mut self) {
-        self.count = self.count.min(self.current + 1);
+        self.records.truncate(self.current + 1);
+        self.clocks.truncate(self.current + 1);
         self.failure = None;
         self.next = self.end;
     }
@@ -444,16 +425,7 @@ impl PacketDecoder {
             let plan = &*class.plan.context;
             return (!plan.nodes.is_empty()).then_some((plan, self.context_at));
         }
-        let record = self.record()?;
-        let event = || class.event_classes.get(record.class as usize);
-        let (plan, start) = match scope {
-            Scope::PacketHeader | Scope::PacketContext => return None,
-            Scope::EventHeader => (&*class.plan.header, 0),
-            Scope::CommonContext => (&*class.plan.common, record.starts[0]),
-            Scope::SpecificContext => (&*event()?.plan.specific, record.starts[1]),
-            Scope::Payload => (&*event()?.plan.payload, record.starts[2]),
-        };
-        (!plan.nodes.is_empty()).then_some((plan, record.at + u64::from(start)))
+        scope_of(self.record()?, class, scope)
     }
 
     /// Walks a scope of the current packet or record; false when it has no fields.
@@ -468,10 +440,63 @@ impl PacketDecoder {
         let Some((plan, start)) = self.scope(class, scope) else {
             return false;
         };
-        if plan.refers_to_others {
-            self.refresh_slots(class, data, scope);
-        }
         // The same bytes were walked when the record was found, so this gets to the end.
+        if scope != Scope::EventHeader
+            && let Some(whole) = &plan.whole
+            && whole.visit(&plan.nodes, data, start, &self.slots, visitor)
+        {
+            return true;
+        }
+        self.walk_scope(class, data, scope, (self.record(), plan, start), visitor)
+    }
+
+    /// Walks a scope of the record at a position of those at hand, counted from the current one.
+    pub(super) fn visit_at_hand<V: FieldVisitor>(
+        &self,
+        position: usize,
+        class: &StreamClass,
+        data: &[u8],
+        scope: Scope,
+        visitor: &mut V,
+    ) -> bool {
+        let Some(record) = self.records_at_hand().get(position) else { return false };
+        let Some((plan, start)) = scope_of(record, class, scope) else { return false };
+        self.walk_scope(class, data, scope, (Some(record), plan, start), visitor)
+    }
+
+    /// The records found already, from the current one on.
+    pub(super) fn records_at_hand(&self) -> &[Record] {
+        self.records.get(self.current..).unwrap_or_default()
+    }
+
+    /// Passes over all records at hand but the last, so that [`next_event`](Self::next_event) finds
+    /// others.
+    pub fn pass_at_hand(&mut self) {
+        self.current = self.current.max(self.records.len().saturating_sub(1));
+        self.tables.reset_event();
+    }
+
+    /// The records at hand, from the current one on, as columns. `class` and `data` are those of the
+    /// packet that was started.
+    pub fn columns<'a>(&'a self, class: &'a StreamClass, data: &'a [u8]) -> Columns<'a> {
+        Columns { class, data, decoder: self }
+    }
+
+    /// Walks a scope whose fields are not all where they always are.
+    #[inline(never)]
+    fn walk_scope<V: FieldVisitor>(
+        &self,
+        class: &StreamClass,
+        data: &[u8],
+        scope: Scope,
+        (record, plan, start): (Option<&Record>, &Plan, u64),
+        visitor: &mut V,
+    ) -> bool {
+        if plan.refers_to_others
+            && let Some(record) = record
+        {
+            self.refresh_slots(record, class, data, scope);
+        }
         let input = self.input(data);
         let result = if scope == Scope::EventHeader {
             walk_all(plan, input, start, visitor)
@@ -483,10 +508,10 @@ impl PacketDecoder {
 
     /// Decodes the record's scopes before this one again: lengths and selectors in them are those
     /// of the last record found, not of the current one.
-    fn refresh_slots(&self, class: &StreamClass, data: &[u8], scope: Scope) {
+    fn refresh_slots(&self, record: &Record, class: &StreamClass, data: &[u8], scope: Scope) {
         for before in [Scope::EventHeader, Scope::CommonContext, Scope::SpecificContext] {
             if before < scope
-                && let Some((plan, start)) = self.scope(class, before)
+                && let Some((plan, start)) = scope_of(record, class, before)
             {
                 let _ = pass_over(plan, self.input(data), start);
             }
@@ -502,112 +527,18 @@ impl PacketDecoder {
     }
 }
 
-/// One of LTTng's header shapes in one byte order.
-trait Shape {
-    const TIME_BITS: u32;
-    const SIZE_BITS: u32;
-    /// The id that announces the extended form.
-    const ESCAPE: u64;
-    /// Bytes before the rest of the extended form.
-    const ESCAPE_BYTES: usize;
-    const ORDER: ByteOrder;
-    /// Id and time of the short form, of the first eight bytes.
-    fn read(bytes: [u8; 8]) -> (u64, u64);
-}
-
-struct Large<const BIG: bool>;
-
-impl<const BIG: bool> Shape for Large<BIG> {
-    const TIME_BITS: u32 = 32;
-    const SIZE_BITS: u32 = 48;
-    const ESCAPE: u64 = 0xffff;
-    const ESCAPE_BYTES: usize = 2;
-    const ORDER: ByteOrder = if BIG { ByteOrder::Big } else { ByteOrder::Little };
-
-    #[inline(always)]
-    fn read(bytes: [u8; 8]) -> (u64, u64) {
-        if BIG {
-            let word = u64::from_be_bytes(bytes);
-            (word >> 48, (word >> 16) & 0xffff_ffff)
-        } else {
-            let word = u64::from_le_bytes(bytes);
-            (word & 0xffff, (word >> 16) & 0xffff_ffff)
-        }
-    }
-}
-
-struct Compact<const BIG: bool>;
-
-impl<const BIG: bool> Shape for Compact<BIG> {
-    const TIME_BITS: u32 = 27;
-    const SIZE_BITS: u32 = 32;
-    const ESCAPE: u64 = 31;
-    const ESCAPE_BYTES: usize = 1;
-    const ORDER: ByteOrder = if BIG { ByteOrder::Big } else { ByteOrder::Little };
-
-    #[inline(always)]
-    fn read(bytes: [u8; 8]) -> (u64, u64) {
-        if BIG {
-            let word = u64::from_be_bytes(bytes);
-            (word >> 59, (word >> 32) & 0x7ff_ffff)
-        } else {
-            let word = u64::from_le_bytes(bytes);
-            (word & 31, (word >> 5) & 0x7ff_ffff)
-        }
-    }
-}
-
-/// A search through a packet's content.
-struct Run {
-    clock: u64,
-    next: u64,
-    end: u64,
-    /// See [`PacketDecoder::take_went_back`]; between records of the run.
-    went_back: Option<(u64, u64)>,
-}
-
-impl Run {
-    /// Finds records up to the first whose class is not of fixed size; gives how many.
-    #[inline(always)]
-    fn find<S: Shape>(&mut self, content: &[u8], quick: &[Quick], records: &mut [Record]) -> usize {
-        let Self { mut clock, mut next, end, .. } = *self;
-        let mut count = 0;
-        for slot in records {
-            let at = (next + 7) & !7;
-            // The last records of a packet may have fewer than eight bytes: they are not quick.
-            let Some(rest) = content.get((at / 8) as usize..) else { break };
-            let Some(word) = rest.first_chunk::<8>() else { break };
-            let (mut id, time) = S::read(*word);
-            let mut now = clock;
-            let mut size = S::SIZE_BITS;
-            if id == S::ESCAPE {
-                let more = rest.get(S::ESCAPE_BYTES..).and_then(|rest| extended(rest, S::ORDER));
-                let Some((long, time)) = more else { break };
-                id = u64::from(long);
-                now = time;
-                // Only a whole timestamp can go back.
-                if now < clock && count > 0 {
-                    self.went_back.get_or_insert((clock, now));
-                }
-                size = 8 * S::ESCAPE_BYTES as u32 + 96;
-            } else {
-                update_clock(&mut now, time, S::TIME_BITS);
-            }
-            let Some(quick) = quick.get(id as usize) else { break };
-            let after = at + u64::from(size) + u64::from(quick.body_bits);
-            if after > end || quick.body_bits == VARIABLE {
-                break;
-            }
-            let starts = [size, size + quick.starts[0], size + quick.starts[1]];
-            *slot = Record { clock: now, at, next: after, class: quick.class, starts };
-            clock = now;
-            next = after;
-            count += 1;
-        }
-        self.clock = clock;
-        self.next = next;
-        count
-    }
+/// The plan and start of a record's scope, if it has fields.
+#[inline]
+fn scope_of<'a>(record: &Record, class: &'a StreamClass, scope: Scope) -> Option<(&'a Plan, u64)> {
+    let event = || class.event_classes.get(record.class as usize);
+    let (plan, start) = match scope {
+        Scope::PacketHeader | Scope::PacketContext => return None,
+        Scope::EventHeader => (&*class.plan.header, 0),
+        Scope::CommonContext => (&*class.plan.common, record.starts[0]),
+        Scope::SpecificContext => (&*event()?.plan.specific, record.starts[1]),
+        Scope::Payload => (&*event()?.plan.payload, record.starts[2]),
+    };
+    (!plan.nodes.is_empty()).then_some((plan, record.at + u64::from(start)))
 }
 
 /// Reads a large header: id, time, bits of time, size in bits.
@@ -642,29 +573,6 @@ fn compact(bytes: &[u8], order: ByteOrder) -> Option<Header> {
     }
     let (id, time) = extended(bytes.get(1..)?, order)?;
     Some((id, time, 64, 104))
-}
-
-/// The rest of an extended header: 32-bit id, 64-bit time.
-#[inline]
-fn extended(bytes: &[u8], order: ByteOrder) -> Option<(u32, u64)> {
-    let (id, rest) = bytes.split_first_chunk::<4>()?;
-    let time = rest.first_chunk::<8>()?;
-    Some(match order {
-        ByteOrder::Little => (u32::from_le_bytes(*id), u64::from_le_bytes(*time)),
-        ByteOrder::Big => (u32::from_be_bytes(*id), u64::from_be_bytes(*time)),
-    })
-}
-
-/// Replaces the low bits of the clock; a value below them means that it wrapped once.
-#[inline]
-pub(crate) fn update_clock(clock: &mut u64, value: u64, size_bits: u32) {
-    if size_bits >= 64 {
-        *clock = value;
-        return;
-    }
-    let mask = (1u64 << size_bits) - 1;
-    let wrapped = u64::from(value < *clock & mask) << size_bits;
-    *clock = (*clock & !mask | value).wrapping_add(wrapped);
 }
 
 fn grow(slots: &mut Vec<Cell<u64>>, count: Option<usize>) {
@@ -792,23 +700,5 @@ impl FieldVisitor for HeaderVisitor {
 
     fn unsigned_leb128(&mut self, node: &Node, value: u64, size_bits: u32) {
         self.number(node, value, size_bits);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clock_replaces_low_bits_and_sees_one_wrap() {
-        let check = |mut clock, value, bits, want| {
-            update_clock(&mut clock, value, bits);
-            assert_eq!(clock, want);
-        };
-        check(0x1_0000_0010, 0x20, 32, 0x1_0000_0020);
-        check(0x1_0000_0010, 0x0f, 32, 0x2_0000_000f);
-        check(0x1_0000_0010, 0x10, 32, 0x1_0000_0010);
-        check(100, 5, 64, 5);
-        check(u64::MAX, 0, 1, 0);
     }
 }

@@ -1,12 +1,14 @@
 //! Decode programs: a field class tree, compiled once into a flat list of steps.
 //!
 //! A plan has the full list, which reports every field to a visitor, and a short one that only
-//! finds the end of the scope, in which neighbours of fixed size are one step. Steps are in
-//! declaration order; the steps inside a compound follow it up to its `next`. Compiling does not
+//! finds the end of the scope, in which neighbours of fixed size are one step; in the full one they
+//! are taken together where that can be (see [`super::runs`]). Steps are in declaration order; the steps inside a compound follow it up to its `next`. Compiling does not
 //! fail: what can not be decoded is refused where the metadata is read.
 
 use std::sync::Arc;
 
+use super::orders;
+use super::runs::{self, Leaf, NO_RUN, Run, Whole};
 use crate::model::{
     ByteOrder, FieldClass, FieldKind, FieldRef, IntRange, IntegerLayout, Length, Roles, Scope,
     StringEncoding, StringExtent,
@@ -80,6 +82,8 @@ pub(crate) struct Step {
     pub node: u32,
     /// The step after this one and all inside it.
     pub next: u32,
+    /// The run that starts here, or `NO_RUN`.
+    pub run: u32,
     pub len: u64,
 }
 
@@ -118,6 +122,8 @@ impl Choices {
 pub(crate) struct Program {
     pub steps: Vec<Step>,
     pub choices: Vec<Choices>,
+    pub runs: Vec<Run>,
+    pub leaves: Vec<Leaf>,
     /// Fields of both byte orders could meet inside a byte: the order of each must be checked.
     pub mixes_orders: bool,
 }
@@ -133,6 +139,8 @@ pub(crate) struct Plan {
     pub align: u64,
     /// The list for readers, when it differs from the full one: hidden fields are only passed over.
     pub shown: Option<Program>,
+    /// What readers see, when it is one run.
+    pub whole: Option<Whole>,
     /// Size when it does not depend on data.
     pub fixed_bits: Option<u64>,
     /// Whether lengths or selectors are in other scopes of the record.
@@ -145,10 +153,11 @@ impl Plan {
         let Some(root) = root else {
             return Self { align: 1, fixed_bits: Some(0), ..Self::default() };
         };
-        let mixes_orders = mixes_orders_unaligned(root);
+        let mixes_orders = orders::can_meet(root);
         let mut full = Compiler::new(Purpose::All);
         full.program.mixes_orders = mixes_orders;
         full.field(root, "", 0);
+        runs::find(&mut full.program);
         let mut short = Compiler::new(Purpose::End);
         if !mixes_orders {
             short.field(root, "", 0);
@@ -156,9 +165,11 @@ impl Plan {
         let shown = (hides_any(root) && !mixes_orders).then(|| {
             let mut shown = Compiler::new(Purpose::Shown);
             shown.field(root, "", 0);
+            runs::find(&mut shown.program);
             shown.program
         });
         Self {
+            whole: Whole::of(shown.as_ref().unwrap_or(&full.program)),
             shown,
             nodes: full.nodes,
             full: full.program,
@@ -429,6 +440,7 @@ const BLANK: Step = Step {
     encoding: StringEncoding::Utf8,
     node: 0,
     next: 0,
+    run: NO_RUN,
     len: 0,
 };
 
@@ -473,46 +485,5 @@ fn refers_to_others(class: &FieldClass, own: Scope) -> bool {
             other(&c.selector) || c.options.iter().any(|o| refers_to_others(&o.class, own))
         }
         _ => false,
-    }
-}
-
-/// Whether fields of both byte orders could meet inside a byte: then the order of every field must
-/// be checked while decoding.
-fn mixes_orders_unaligned(class: &FieldClass) -> bool {
-    let (mut little, mut big, mut odd) = (false, false, false);
-    collect_orders(class, &mut little, &mut big, &mut odd);
-    little && big && odd
-}
-
-fn collect_orders(class: &FieldClass, little: &mut bool, big: &mut bool, odd: &mut bool) {
-    let mut leaf = |layout: &crate::model::BitLayout| {
-        match layout.byte_order {
-            ByteOrder::Little => *little = true,
-            ByteOrder::Big => *big = true,
-        }
-        *odd |= !layout.size_bits.is_multiple_of(8) || !class.alignment_bits.is_multiple_of(8);
-    };
-    match &class.kind {
-        FieldKind::BitArray(c) => leaf(&c.layout),
-        FieldKind::Bool(layout) => leaf(layout),
-        FieldKind::Integer(c) => {
-            if let IntegerLayout::Fixed(layout) = &c.layout {
-                leaf(layout);
-            }
-        }
-        FieldKind::Float(c) => leaf(&c.layout),
-        FieldKind::String(_) | FieldKind::Blob(_) => {}
-        FieldKind::Struct(c) => {
-            for member in &c.members {
-                collect_orders(&member.class, little, big, odd);
-            }
-        }
-        FieldKind::Array(c) => collect_orders(&c.element, little, big, odd),
-        FieldKind::Optional(c) => collect_orders(&c.content, little, big, odd),
-        FieldKind::Variant(c) => {
-            for option in &c.options {
-                collect_orders(&option.class, little, big, odd);
-            }
-        }
     }
 }

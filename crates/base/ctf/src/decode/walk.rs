@@ -9,6 +9,7 @@ use std::ffi::CStr;
 
 use super::bits::{mask, read_be, read_le, sign_extend};
 use super::plan::{Code, NO_SLOT, Node, Plan, Program, Step};
+use super::runs;
 use super::text::transcode;
 use crate::error::Fault;
 use crate::limits::EMPTY_ELEMENTS_MAX;
@@ -204,7 +205,9 @@ pub(crate) fn walk_all<V: FieldVisitor>(
 /// Finds the bit after a scope.
 #[inline]
 pub(crate) fn pass_over(plan: &Plan, input: Input<'_>, at: u64) -> Result<u64, Halt> {
-    start(plan, plan.shortest(), input, at, &mut Ignore, false)
+    // The short list does not know in which field it stopped.
+    let end = start(plan, plan.shortest(), input, at, &mut Ignore, false);
+    end.or_else(|_| start(plan, &plan.full, input, at, &mut Ignore, true))
 }
 
 #[inline]
@@ -235,6 +238,18 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
                 self.at = at;
                 self.pad(step, low)?;
                 at = self.at;
+            }
+            if let Some(run) = self.program.runs.get(step.run as usize)
+                && at & 7 == 0
+                && let Some(rest) = content.get((at >> 3) as usize..)
+                && let Some(bytes) = rest.get(..run.span_bytes)
+            {
+                let leaves = self.program.leaves.get(run.leaves.0 as usize..run.leaves.1 as usize);
+                let leaves = leaves.unwrap_or_default();
+                runs::report(leaves, self.nodes, bytes, self.input.slots, self.visitor);
+                at += run.bits;
+                index = (run.next as usize).saturating_sub(from);
+                continue;
             }
             index += 1;
             match step.code {
@@ -519,16 +534,19 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         if let Some(element) = self.program.steps.get(inside.0)
             && let Some(array) = self.as_scalars(element, inside, len)?
         {
-            let taken = match self.shown(step) {
-                Some(node) => self.visitor.scalars(node, array),
-                None => true,
-            };
-            if taken {
-                if array.len > 0 {
-                    self.take(step, array.stride * (array.len - 1) + u64::from(element.size))?;
+            if let Some(node) = self.shown(step)
+                && !self.visitor.scalars(node, array)
+            {
+                self.visitor.begin_array(node, len);
+                if let Some(inner) = self.shown(element) {
+                    self.elements(inner, array);
                 }
-                return Ok(());
+                self.visitor.end_array(node);
             }
+            if array.len > 0 {
+                self.take(step, array.stride * (array.len - 1) + u64::from(element.size))?;
+            }
+            return Ok(());
         }
         if let Some(node) = self.shown(step) {
             self.visitor.begin_array(node, len);
@@ -545,6 +563,19 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         }
         self.bracket(step, V::end_array);
         Ok(())
+    }
+
+    /// Reports the elements of an array of scalars one by one.
+    fn elements(&mut self, node: &Node, array: Scalars<'_>) {
+        for value in array.iter() {
+            match value {
+                Scalar::Unsigned(value) => self.visitor.unsigned(node, value),
+                Scalar::Signed(value) => self.visitor.signed(node, value),
+                Scalar::Bool(value) => self.visitor.boolean(node, value),
+                Scalar::Bits(value) => self.visitor.bits(node, value),
+                Scalar::Real(value) => self.visitor.real(node, value),
+            }
+        }
     }
 
     /// The array as scalars, if its elements are; checks that all of them are there.
@@ -617,7 +648,7 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
 /// The bits of a field that lies in the eight bytes at its place, which are in the content.
 /// `len` of such a step is the mask of its bits, 0 of any other.
 #[inline(always)]
-fn word(content: &[u8], at: u64, step: &Step) -> Option<u64> {
+pub(super) fn word(content: &[u8], at: u64, step: &Step) -> Option<u64> {
     if step.len == 0 {
         return None;
     }
@@ -668,7 +699,7 @@ fn nul_at(bytes: &[u8], encoding: StringEncoding) -> Option<usize> {
 /// Position of the first NUL: of short texts, which most are, eight bytes at a time; the rest is
 /// left to the library, which is fast on long ones.
 #[inline]
-fn nul_byte_at(bytes: &[u8]) -> Option<usize> {
+pub(super) fn nul_byte_at(bytes: &[u8]) -> Option<usize> {
     const LOW: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let mut at = 0;

@@ -6,6 +6,7 @@
 //! and [`Muxer`] with packets of their own.
 
 mod bytes;
+mod columns;
 mod correlate;
 mod discover;
 pub mod dmesg;
@@ -19,6 +20,7 @@ mod quirks;
 mod stream;
 
 pub use bytes::Access;
+pub use columns::{Batch, ColumnReader};
 pub use discover::has_trace;
 pub use mux::{Muxer, SliceRange};
 pub use open::{Options, Source, StreamRange, open, open_all};

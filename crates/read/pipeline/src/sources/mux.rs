@@ -178,7 +178,7 @@ impl<P: PacketSource> Muxer<P> {
         Status::Ready
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance_any(&mut self) -> Result<Status, Error> {
         if let Some(next) = self.plan.next() {
             if let Some(reader) = self.readers.get_mut(self.current) {
@@ -276,6 +276,7 @@ impl<P: PacketSource> Muxer<P> {
     }
 
     /// Goes to the next message that is in the range.
+    #[inline]
     fn advance_sliced(&mut self) -> Result<Status, Error> {
         loop {
             // What is planned is in the range.
@@ -315,12 +316,12 @@ impl<P: PacketSource> Muxer<P> {
 }
 
 impl<P: PacketSource> Messages for Muxer<P> {
-    #[inline]
+    #[inline(always)]
     fn advance(&mut self) -> Result<Status, Error> {
         if self.sliced { self.advance_sliced() } else { self.advance_any() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn current(&self) -> Option<Message<'_>> {
         self.readers.get(self.current)?.current()
     }

@@ -12,9 +12,10 @@ use sillage_ctf::model::{CtfVersion, Stream, Trace, TraceClass};
 use sillage_ctf::{MetadataOptions, MetadataReader, PacketInfo, Warning};
 
 use super::bytes::{Access, HEAD_SIZE_BYTES, StreamFile};
+use super::columns::ColumnReader;
 use super::discover::{stream_files, trace_directories};
 use super::mux::{Muxer, SliceRange};
-use super::packets::{FilePackets, StreamPart, file_range, last_event_clock};
+use super::packets::{FilePackets, StreamPart, file_range, last_event_clock, spread};
 use super::quirks::Quirks;
 use super::stream::StreamReader;
 use crate::Error;
@@ -362,33 +363,105 @@ impl Source {
             .collect()
     }
 
-    /// Splits the time of all streams into about equal slices, at most `count`; a single one when
-    /// the times are not known.
+    /// Splits the time of all streams into at most `count` slices of about as many bytes each, or,
+    /// where there are too few packets for that, of equal time; a single one when the times are not
+    /// known.
     ///
     /// # Errors
     /// A stream that can not be read.
     pub fn slices(&self, count: usize) -> Result<Vec<SliceRange>, Error> {
+        let whole = vec![SliceRange::default()];
+        if count <= 1 {
+            return Ok(whole);
+        }
         let ranges = self.stream_ranges()?;
         let known: Option<Vec<(i64, i64)>> = ranges.iter().map(|range| range.ns).collect();
-        let whole = known.and_then(|ranges| {
+        let span = known.and_then(|ranges| {
             let begin = ranges.iter().map(|(begin, _)| *begin).min()?;
             let end = ranges.iter().map(|(_, end)| *end).max()?;
             (end > begin).then_some((begin, end))
         });
-        let Some((begin, end)) = whole.filter(|_| count > 1) else {
-            return Ok(vec![SliceRange::default()]);
+        let Some((begin, end)) = span else {
+            return Ok(whole);
         };
-        let step = i128::from(end) - i128::from(begin);
-        let cut = |at: usize| {
-            let ns = i128::from(begin) + step * at as i128 / count as i128;
-            i64::try_from(ns).ok()
-        };
-        Ok((0..count)
-            .map(|at| SliceRange {
-                from_ns: if at == 0 { None } else { cut(at) },
-                to_ns: if at + 1 == count { None } else { cut(at + 1) },
-            })
+        let mut cuts = self.cuts_by_bytes(count)?;
+        if cuts.len() + 1 < count {
+            let step = i128::from(end) - i128::from(begin);
+            let cut = |at: usize| i64::try_from(i128::from(begin) + step * at as i128 / count as i128).ok();
+            cuts = (1..count).filter_map(cut).collect();
+        }
+        let edges = |at: usize| at.checked_sub(1).and_then(|at| cuts.get(at)).copied();
+        Ok((0..=cuts.len())
+            .map(|at| SliceRange { from_ns: edges(at), to_ns: cuts.get(at).copied() })
             .collect())
+    }
+
+    /// Begins of packets that cut the bytes of all streams into equal parts, as far as there are such.
+    fn cuts_by_bytes(&self, count: usize) -> Result<Vec<i64>, Error> {
+        let mut places: Vec<(i64, u64)> = Vec::new();
+        for stream in &self.streams {
+            let Some(clock) = &stream.stream.class.clock else { return Ok(Vec::new()) };
+            for part in stream.parts.iter() {
+                let samples = spread(part, self.access)?;
+                places.extend(
+                    samples
+                        .iter()
+                        .filter_map(|(begin, size_bytes)| Some((clock.ns_from_origin(*begin)?, *size_bytes))),
+                );
+            }
+        }
+        places.sort_unstable();
+        let total = places.iter().map(|place| u128::from(place.1)).sum::<u128>();
+        let mut cuts: Vec<i64> = Vec::new();
+        let mut before = 0;
+        for (ns, size_bytes) in places {
+            let due = total * (cuts.len() as u128 + 1) / count as u128;
+            if before >= due && before > 0 && cuts.len() + 1 < count && cuts.last() != Some(&ns) {
+                cuts.push(ns);
+            }
+            before += u128::from(size_bytes);
+        }
+        Ok(cuts)
+    }
+
+    /// The streams, each to be read in batches of columns, in the order of their rank.
+    ///
+    /// ```
+    /// # use std::io::Write as _;
+    /// # let directory = std::env::temp_dir().join(format!("sillage-columns-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory)?;
+    /// # std::fs::write(directory.join("metadata"), "/* CTF 1.8 */
+    /// #     trace { major = 1; minor = 8; byte_order = le; };
+    /// #     clock { name = c; freq = 1000000000; };
+    /// #     stream { event.header := struct {
+    /// #         integer { size = 64; align = 8; map = clock.c.value; } timestamp; }; };
+    /// #     event { name = read; fields := struct {
+    /// #         integer { size = 32; align = 8; signed = true; } size; string file; }; };")?;
+    /// # let mut file = std::fs::File::create(directory.join("stream"))?;
+    /// # for n in 0..1000_i32 {
+    /// #     file.write_all(&(n as u64 * 7).to_le_bytes())?;
+    /// #     file.write_all(&n.to_le_bytes())?;
+    /// #     file.write_all(b"log\0")?;
+    /// # }
+    /// use sillage_pipeline::ctf::{Picked, model::Scope};
+    ///
+    /// let source = sillage_pipeline::open(&directory)?;
+    /// let (mut rows, mut sizes, mut last_ns) = (Vec::new(), Vec::new(), 0);
+    /// for mut reader in source.columns() {
+    ///     let class = reader.stream().class.clone();
+    ///     let size = Picked::new(&class, 0, Scope::Payload, "size").ok_or("no such field")?;
+    ///     while let Some(batch) = reader.next_batch()? {
+    ///         batch.columns.integers(&size, &mut rows, &mut sizes);
+    ///         last_ns = batch.times_ns[batch.columns.len() - 1];
+    ///     }
+    /// }
+    /// assert_eq!(sizes.iter().sum::<i64>(), 499_500);
+    /// assert_eq!((rows.len(), last_ns), (1000, 999 * 7));
+    /// # std::fs::remove_dir_all(&directory)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn columns(&self) -> Vec<ColumnReader<FilePackets>> {
+        self.readers().into_iter().map(ColumnReader::new).collect()
     }
 
     /// Begin and end of every stream, in the order of rank.

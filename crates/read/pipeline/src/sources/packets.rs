@@ -520,6 +520,42 @@ pub(crate) fn file_range(
     }
 }
 
+/// Samples of a file that are kept at most.
+const SAMPLES_MAX: usize = 256;
+
+/// Where the bytes of a file are in time: begin times of some of its packets, in order, each with
+/// the bytes from there to the next one; nothing for packets without a time.
+pub(crate) fn spread(part: &StreamPart, access: Access) -> Result<Vec<(u64, u64)>, Error> {
+    let mut cursor = Cursor::open(part, access)?;
+    let mut samples = Vec::new();
+    if let Some(index) = FileIndex::open(&part.path, cursor.file.size_bytes()) {
+        let step = index.len().div_ceil(SAMPLES_MAX).max(1);
+        let entries = (0..index.len()).step_by(step).filter_map(|position| index.get(position));
+        samples.extend(entries.map(|entry| (entry.timestamp_begin, entry.offset_bytes)));
+    } else {
+        // Every so many packets, and twice as many whenever the samples are too many.
+        let mut step = 1;
+        while let Some((packet, offset, head)) = cursor.pass() {
+            if packet % step != 0 {
+                continue;
+            }
+            let Some(begin) = head.info.begin else { return Ok(Vec::new()) };
+            samples.push((begin, offset));
+            if samples.len() > SAMPLES_MAX {
+                step *= 2;
+                let mut number = 0;
+                samples.retain(|_| {
+                    number += 1;
+                    number % 2 == 1
+                });
+            }
+        }
+    }
+    let ends: Vec<u64> =
+        samples.iter().skip(1).map(|sample| sample.1).chain([cursor.file.size_bytes()]).collect();
+    Ok(samples.iter().zip(ends).map(|((begin, from), to)| (*begin, to.saturating_sub(*from))).collect())
+}
+
 /// Clock at the last event of a packet, or at its beginning when it has none.
 pub(crate) fn last_event_clock(part: &StreamPart, access: Access, offset: u64) -> Result<Option<u64>, Error> {
     let mut cursor = Cursor::open(part, access)?;

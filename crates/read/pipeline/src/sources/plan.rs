@@ -7,7 +7,7 @@
 
 use super::mux::SliceRange;
 use super::packets::PacketSource;
-use super::stream::{EventsAtHand, StreamReader};
+use super::stream::StreamReader;
 
 /// The next message of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,7 +33,6 @@ pub(super) struct Plan {
     /// Events at hand of each stream that were planned already.
     used: Vec<u32>,
     heap: Vec<Head>,
-    times: [Vec<i64>; 2],
 }
 
 impl Plan {
@@ -73,55 +72,52 @@ impl Plan {
         range: SliceRange,
     ) {
         self.forget();
-        let Some(own) = readers.get(current).and_then(StreamReader::at_hand) else {
-            return;
+        // The current stream stands on an event that was given; the others on their next.
+        let own = match readers.get(current).map(StreamReader::times_at_hand) {
+            Some([_, own @ ..]) => within(own, range),
+            _ => return,
         };
         if u32::try_from(readers.len()).is_err() {
             return;
         }
         self.started_at = current;
-        let within =
-            |ns: i64| range.to_ns.is_none_or(|to| ns < to) && range.from_ns.is_none_or(|from| ns >= from);
         match heads {
-            [] => self.alone(current, own, within),
+            [] => self.readers.resize(own.len(), current as u32),
             [other] => {
-                if let Some(events) = readers[other.reader].at_hand() {
-                    self.pair((current, own), (other.reader, events), within);
-                }
+                let times = within(readers[other.reader].times_at_hand(), range);
+                self.pair((current as u32, own), (other.reader as u32, times));
             }
-            _ => self.many(readers, current, heads, within),
+            _ => self.many(readers, current, heads, range),
         }
     }
 
-    fn alone(&mut self, reader: usize, own: EventsAtHand<'_>, within: impl Fn(i64) -> bool) {
-        let count = own.times(1).take_while(|ns| within(*ns)).count();
-        self.readers.resize(count, reader as u32);
+    /// Two streams. At equal times the first one comes first.
+    fn pair(&mut self, a: (u32, &[i64]), b: (u32, &[i64])) {
+        if a.0 < b.0 {
+            self.merge(a, b, |a_ns, b_ns| b_ns < a_ns);
+        } else {
+            self.merge(a, b, |a_ns, b_ns| b_ns <= a_ns);
+        }
     }
 
-    /// Two streams, without a branch on which of them is next: nobody can guess that.
-    fn pair(
+    /// Merges without a branch on which stream is next: nobody can guess that.
+    #[inline(always)]
+    fn merge(
         &mut self,
-        (a, a_events): (usize, EventsAtHand<'_>),
-        (b, b_events): (usize, EventsAtHand<'_>),
-        within: impl Fn(i64) -> bool,
+        (a, a_times): (u32, &[i64]),
+        (b, b_times): (u32, &[i64]),
+        takes_b: impl Fn(i64, i64) -> bool,
     ) {
-        let [a_times, b_times] = &mut self.times;
-        a_times.clear();
-        b_times.clear();
-        // At equal times the first stream comes first.
-        let after = i64::from(b < a);
-        // The current stream stands on an event that was given; the other one on its next.
-        let given = a_events.times(1).take_while(|ns| within(*ns));
-        a_times.extend(given.map(|ns| ns.saturating_add(after)));
-        b_times.extend(b_events.times(0).take_while(|ns| within(*ns)));
-        let choice = [a as u32, b as u32];
-        let (mut a_left, mut b_left) = (a_times.as_slice(), b_times.as_slice());
-        while let (Some(a_ns), Some(b_ns)) = (a_left.first(), b_left.first()) {
-            let takes_b = usize::from(b_ns < a_ns);
-            self.readers.push(choice[takes_b]);
-            a_left = a_left.get(1 - takes_b..).unwrap_or_default();
-            b_left = b_left.get(takes_b..).unwrap_or_default();
+        self.readers.resize(a_times.len() + b_times.len(), a);
+        let (mut a_at, mut b_at) = (0, 0);
+        for slot in &mut self.readers {
+            let (Some(a_ns), Some(b_ns)) = (a_times.get(a_at), b_times.get(b_at)) else { break };
+            let takes_b = takes_b(*a_ns, *b_ns);
+            *slot = if takes_b { b } else { a };
+            a_at += usize::from(!takes_b);
+            b_at += usize::from(takes_b);
         }
+        self.readers.truncate(a_at + b_at);
     }
 
     /// Any number of streams, in runs: events of one until another one's head is due.
@@ -130,7 +126,7 @@ impl Plan {
         readers: &[StreamReader<P>],
         current: usize,
         heads: &[Head],
-        within: impl Fn(i64) -> bool,
+        range: SliceRange,
     ) {
         self.used.clear();
         self.used.resize(readers.len(), 0);
@@ -138,35 +134,44 @@ impl Plan {
         self.heap.clear();
         self.heap.extend_from_slice(heads);
         let mut reader = current;
-        while let Some(events) = readers[reader].at_hand() {
+        loop {
             let limit = self.heap.first().copied().unwrap_or(NEVER);
-            let mut at = self.used[reader] as usize;
-            let next = loop {
-                let Some(ns) = events.ns(at).filter(|_| self.readers.len() < EVENTS_MAX) else {
-                    return;
-                };
-                let head = Head { ns, reader };
-                if head >= limit {
-                    break head;
-                }
-                if !within(ns) {
-                    return;
-                }
-                self.readers.push(reader as u32);
-                at += 1;
+            let used = self.used[reader] as usize;
+            let times = readers[reader].times_at_hand();
+            let times = within(times.get(used..).unwrap_or_default(), range);
+            let room = EVENTS_MAX.saturating_sub(self.readers.len());
+            let due = |ns: &&i64| Head { ns: **ns, reader } < limit;
+            let run = times.iter().take(room).take_while(due).count();
+            self.readers.resize(self.readers.len() + run, reader as u32);
+            let Some(ns) = times.get(run).filter(|_| run < room) else {
+                return;
             };
-            self.used[reader] = at as u32;
+            let next = Head { ns: *ns, reader };
+            self.used[reader] = (used + run) as u32;
             // The other stream stands on its head already: that one comes without a step.
             reader = limit.reader;
-            if !within(limit.ns) || readers[reader].at_hand().is_none() {
+            let used = &mut self.used[reader];
+            let times = readers[reader].times_at_hand().get(*used as usize..).unwrap_or_default();
+            if times.first() != Some(&limit.ns) || within(&times[..1], range).is_empty() {
                 return;
             }
+            *used += 1;
             self.heap[0] = next;
             sift_down(&mut self.heap, 0);
             self.readers.push(reader as u32);
-            self.used[reader] += 1;
         }
     }
+}
+
+/// The times before the first that is not in the range.
+#[inline]
+fn within(times: &[i64], range: SliceRange) -> &[i64] {
+    if range == SliceRange::default() {
+        return times;
+    }
+    let out =
+        |ns: &i64| range.to_ns.is_some_and(|to| *ns >= to) || range.from_ns.is_some_and(|from| *ns < from);
+    times.split(out).next().unwrap_or_default()
 }
 
 /// Moves the head at `at` of a heap down to its place.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sillage_ctf::message::{Discarded, Event, Message, Packet, StreamEdge};
 use sillage_ctf::model::{ClockSnapshot, Stream};
-use sillage_ctf::{AtHand, PacketDecoder, PacketInfo, Warning};
+use sillage_ctf::{Columns, PacketDecoder, PacketInfo, Warning};
 
 use super::packets::{PacketSource, PacketStep};
 use super::quirks::Quirks;
@@ -71,6 +71,8 @@ pub struct StreamReader<P> {
     from_ns: Option<i64>,
     /// Whether events at hand may follow one another without a further look.
     stepping: bool,
+    /// Times of the events at hand, by their position; those without a time and after are missing.
+    times: Vec<i64>,
     /// What is unusual and was not told yet, and what was told: once a stream is enough.
     warnings: Vec<Warning>,
     told: Told,
@@ -90,29 +92,6 @@ enum Clock {
     /// Nanoseconds to add.
     Ghz(i64),
     Other,
-}
-
-/// Events that a reader found already.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct EventsAtHand<'a> {
-    clock: Clock,
-    stream: &'a Stream,
-    records: AtHand<'a>,
-}
-
-impl EventsAtHand<'_> {
-    /// Time of the event at this position (0 is the current one); `None` when it has none, or is
-    /// not at hand.
-    #[inline]
-    pub(crate) fn ns(&self, position: usize) -> Option<i64> {
-        self.clock.ns(self.stream, self.records.clock(position)?)
-    }
-
-    /// Times of the events from a position on, up to one that has none.
-    #[inline]
-    pub(crate) fn times(&self, from: usize) -> impl Iterator<Item = i64> {
-        self.records.clocks(from).map_while(|cycles| self.clock.ns(self.stream, cycles))
-    }
 }
 
 impl<P: PacketSource> StreamReader<P> {
@@ -135,6 +114,7 @@ impl<P: PacketSource> StreamReader<P> {
             peeked: None,
             from_ns: None,
             stepping: false,
+            times: Vec::new(),
             warnings: Vec::new(),
             told: Told::default(),
         }
@@ -175,22 +155,43 @@ impl<P: PacketSource> StreamReader<P> {
         Some(self.clock.ns(&self.stream, cycles))
     }
 
-    /// The events at hand, from the current one on, and how their clock is converted; `None` when
-    /// the reader does not stand on an event, or not all events are to be given.
+    /// Times of the events at hand, from the current one on, as far as they have any; empty when the
+    /// reader does not stand on an event.
     #[inline]
-    pub(crate) fn at_hand(&self) -> Option<EventsAtHand<'_>> {
-        let ready = self.at == At::Event && self.stepping;
-        ready.then(|| EventsAtHand {
-            clock: self.clock,
-            stream: &self.stream,
-            records: self.decoder.at_hand(),
-        })
+    pub(crate) fn times_at_hand(&self) -> &[i64] {
+        if self.at != At::Event || !self.stepping {
+            return &[];
+        }
+        self.times.get(self.decoder.position_at_hand()..).unwrap_or_default()
+    }
+
+    /// The events at hand, from the current one on, as columns.
+    pub(crate) fn columns(&self) -> Columns<'_> {
+        self.decoder.columns(&self.stream.class, self.packets.bytes())
+    }
+
+    /// Passes over the events at hand and goes to the next ones; gives the events and packets that
+    /// were lost in between, as far as they were counted. `None` at the end, or for now (live).
+    pub(crate) fn advance_batch(&mut self) -> Result<Option<(u64, u64)>, Error> {
+        let (mut events, mut packets) = (0, 0);
+        if self.at == At::Event {
+            self.decoder.pass_at_hand();
+        }
+        while self.advance()? == Status::Ready {
+            match self.at {
+                At::Event => return Ok(Some((events, packets))),
+                At::LostEvents => events += self.lost_events.and_then(|loss| loss.count).unwrap_or(0),
+                At::LostPackets => packets += self.lost_packets.and_then(|loss| loss.count).unwrap_or(0),
+                _ => {}
+            }
+        }
+        Ok(None)
     }
 
     /// Goes to the next event at hand, which there is.
     #[inline]
     pub(crate) fn step_at_hand(&mut self) {
-        let _ = self.decoder.step();
+        self.decoder.step_at_hand();
     }
 
     /// Goes to the next message.
@@ -204,10 +205,29 @@ impl<P: PacketSource> StreamReader<P> {
         }
         let result = self.advance_rarely();
         self.stepping = self.at == At::Event && self.from_ns.is_none();
+        if self.stepping {
+            self.date_events();
+        }
         if let Some(back) = self.decoder.take_went_back() {
             self.warn_of_clock(back);
         }
         result
+    }
+
+    /// Converts the clocks of the events at hand, all at once.
+    fn date_events(&mut self) {
+        let clocks = self.decoder.clocks_at_hand();
+        self.times.clear();
+        self.times.resize(self.decoder.position_at_hand(), 0);
+        if let Clock::Ghz(base) = self.clock {
+            // The bits of all together are no less than the largest: none goes beyond the end.
+            let limit = i64::MAX.saturating_sub(base).cast_unsigned();
+            if clocks.iter().fold(0, |all, clock| all | clock) <= limit {
+                self.times.extend(clocks.iter().map(|clock| base.wrapping_add_unsigned(*clock)));
+                return;
+            }
+        }
+        self.times.extend(clocks.iter().map_while(|clock| self.clock.ns(&self.stream, *clock)));
     }
 
     /// Warnings since the last call.
@@ -346,10 +366,17 @@ impl<P: PacketSource> StreamReader<P> {
         self.find_losses();
         if self.from_ns.is_some() {
             // Before the time that was sought, losses are left out like events.
+            let class = &self.stream.class;
+            let timed = self.end.is_some() && class.packets_have_begin_time && class.packets_have_end_time;
             let end = self.end.and_then(|end| self.clock.snapshot(&self.stream, end));
             if end.and_then(|end| end.ns) < self.from_ns {
                 self.lost_events = None;
                 self.lost_packets = None;
+                // Its events all are before that time: they need not be found.
+                let true_end = timed && self.end != Some(0) && !self.quirks.event_after_packet;
+                if true_end && !self.quirks.event_before_packet {
+                    self.decoder.skip_rest();
+                }
             }
         }
         if let Some(loss) = self.lost_events {
@@ -433,16 +460,21 @@ impl<P: PacketSource> StreamReader<P> {
     }
 
     /// The message stood on.
-    #[inline]
+    #[inline(always)]
     pub fn current(&self) -> Option<Message<'_>> {
         if self.at == At::Event {
             let bytes = self.packets.bytes();
-            let clock = self.clock.snapshot(&self.stream, self.decoder.clock());
+            let cycles = self.decoder.clock();
+            let clock = match self.times.get(self.decoder.position_at_hand()) {
+                Some(ns) => Some(ClockSnapshot { cycles, ns: Some(*ns) }),
+                None => self.clock.snapshot(&self.stream, cycles),
+            };
             return Event::of_decoder(&self.stream, clock, bytes, &self.decoder).map(Message::Event);
         }
         self.current_rarely()
     }
 
+    #[inline(never)]
     fn current_rarely(&self) -> Option<Message<'_>> {
         let edge = || StreamEdge { stream: &self.stream, clock: self.snapshot };
         let packet = || {
