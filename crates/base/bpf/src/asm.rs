@@ -148,6 +148,11 @@ impl Assembler {
         self.insns.extend(Insn::map(dst, descriptor));
     }
 
+    /// `dst` = the address `offset` behind the only value of the array with this descriptor.
+    pub fn map_value(&mut self, dst: Reg, descriptor: i32, offset: i32) {
+        self.insns.extend(Insn::map_value(dst, descriptor, offset));
+    }
+
     /// Ends the program with R0.
     pub fn exit(&mut self) {
         self.push(Insn::exit());

@@ -261,6 +261,10 @@ impl Insn {
     pub const fn map(dst: Reg, descriptor: i32) -> [Insn; 2] {
         Insn::wide_of(dst, 1, descriptor, 0)
     }
+    /// Both halves of the address `offset` behind the value of an array of one with this descriptor.
+    pub const fn map_value(dst: Reg, descriptor: i32, offset: i32) -> [Insn; 2] {
+        Insn::wide_of(dst, 2, descriptor, offset)
+    }
     const fn wide_of(dst: Reg, source: u8, low: i32, high: i32) -> [Insn; 2] {
         let first = Insn { code: 0x18, registers: dst as u8 | source << 4, offset: 0, imm: low };
         [first, Insn { code: 0, registers: 0, offset: 0, imm: high }]

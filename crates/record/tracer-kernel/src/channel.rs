@@ -5,7 +5,7 @@
 //! as its [`Channel`].
 
 use crate::bell::Bell;
-use crate::code::{GenerateError, Reads};
+use crate::code::{GenerateError, Reads, iterated};
 use crate::dispatch::Dispatch;
 use crate::format::FormatError;
 use crate::kernel::Kernel;
@@ -198,7 +198,7 @@ impl Channel {
                 let raw = |typed| sys::attach_raw(program.as_fd(), name).map_err(|_| typed);
                 Attached::Link { _link: sys::attach_typed(program.as_fd()).or_else(raw)? }
             }
-            Hook::Format { .. } => return Err(unresolved(recipe)),
+            Hook::Format { .. } | Hook::Iterator(_) | Hook::Payload => return Err(unfit(recipe)),
             Hook::Record { id, .. } => Attached::Link { _link: sys::attach_record(program.as_fd(), *id)? },
             Hook::Syscall { abi, side, number } => {
                 let slot = &mut self.dispatches[*side as usize];
@@ -213,6 +213,39 @@ impl Channel {
         };
         self.enabled.push(Enabled { event_id, program, attached });
         Ok(())
+    }
+
+    /// Makes a record for each object of the kernel's that the recipe iterates over, now.
+    ///
+    /// # Errors
+    /// As `enable`.
+    pub fn iterate(
+        &self,
+        recipe: &Recipe,
+        event_id: u32,
+        contexts: &[Field],
+        guards: &[Guard<'_>],
+    ) -> Result<(), TracerError> {
+        let program = self.load(recipe, event_id, contexts, guards)?;
+        Ok(sys::iterate(program.as_fd())?)
+    }
+
+    /// Makes a record of each payload, now.
+    ///
+    /// # Errors
+    /// As `enable`.
+    pub fn record(
+        &self,
+        recipe: &Recipe,
+        event_id: u32,
+        contexts: &[Field],
+        payloads: &[Vec<u8>],
+    ) -> Result<(), TracerError> {
+        if payloads.is_empty() {
+            return Ok(());
+        }
+        let program = self.load(recipe, event_id, contexts, &[])?;
+        Ok(payloads.iter().try_for_each(|payload| sys::run_with(program.as_fd(), payload))?)
     }
 
     fn resolved<'a>(&self, recipe: &'a Recipe) -> Result<Cow<'a, Recipe>, TracerError> {
@@ -240,7 +273,11 @@ impl Channel {
                 ProgramKind::TypedTracepoint(id.0)
             }
             Hook::Syscall { .. } => ProgramKind::RawTracepoint,
-            Hook::Format { .. } => return Err(unresolved(recipe)),
+            Hook::Iterator(name) => {
+                ProgramKind::Iterator(iterated(self.kernel.btf(), name).map_err(wrap)?.0.0)
+            }
+            Hook::Payload => ProgramKind::RawTracepoint,
+            Hook::Format { .. } => return Err(unfit(recipe)),
             Hook::Record { .. } => ProgramKind::TracepointRecord,
         };
         let maps = Maps {
@@ -346,9 +383,9 @@ impl Channel {
     }
 }
 
-/// A recipe by names in a format that was not looked up: cannot happen behind `resolved`.
-fn unresolved(recipe: &Recipe) -> TracerError {
-    let error = GenerateError::Mismatch("a format that was not looked up");
+/// A recipe that this is not done with: a format that was not looked up, or what is no hook to stay on.
+fn unfit(recipe: &Recipe) -> TracerError {
+    let error = GenerateError::Mismatch("an event that is made once, not enabled");
     TracerError::Recipe { event: recipe.name.to_string(), error }
 }
 

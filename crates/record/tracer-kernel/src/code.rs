@@ -38,6 +38,10 @@ pub(crate) mod helper {
     pub(crate) const KTIME_NS: i32 = 5;
     pub(crate) const CPU: i32 = 8;
     pub(crate) const TAIL_CALL: i32 = 12;
+    pub(crate) const READ_COUNTER: i32 = 55;
+    pub(crate) const STACK: i32 = 67;
+    pub(crate) const CGROUP: i32 = 80;
+    pub(crate) const PATH: i32 = 147;
     pub(crate) const READ_USER: i32 = 112;
     pub(crate) const JIFFIES: i32 = 118;
     pub(crate) const CURRENT_PID_TGID: i32 = 14;
@@ -144,6 +148,16 @@ impl Spill {
     }
 }
 
+/// Arguments of an iterator: what its program's context holds.
+///
+/// # Errors
+/// The kernel has no such iterator.
+pub fn iterated(btf: &Btf, iterator: &str) -> Result<(TypeId, Vec<TypeId>), GenerateError> {
+    let name = format!("bpf_iter_{iterator}");
+    let function = btf.find(Kind::Function, &name).ok_or(GenerateError::NoType(name))?;
+    Ok((function, btf.parameters(function).map(|(_, id)| id).collect()))
+}
+
 /// Arguments of a tracepoint: what its typed raw tracepoint passes.
 ///
 /// # Errors
@@ -178,9 +192,7 @@ impl<'a> Code<'a> {
                 let id = id.ok_or_else(|| GenerateError::NoType(format!("struct {of}")))?;
                 let cast = self.btf.find(Kind::Function, "bpf_rdonly_cast");
                 let cast = cast.ok_or_else(|| GenerateError::NoType("bpf_rdonly_cast".into()))?;
-                self.asm.mov(R2, id.0 as i32);
-                self.asm.push(Insn::call_kernel(cast.0));
-                self.asm.mov(R1, R0);
+                self.cast(id, cast);
             }
             self.asm.store(Width::B8, R10, KEPT_FIRST, R1);
         }
@@ -221,7 +233,7 @@ impl<'a> Code<'a> {
             }
             Expr::Path { root, path, plus } => {
                 let access = self.access(root, path)?;
-                self.root(root)?;
+                self.start(root, &access)?;
                 self.load(&access)?;
                 self.plus(plus);
             }
@@ -273,9 +285,29 @@ impl<'a> Code<'a> {
             Expr::Named(_) | Expr::NamedOr(..) => {
                 return Err(GenerateError::Mismatch("a record's field outside of a record"));
             }
+            Expr::Counter(map) => self.counter(map),
             Expr::Custom(emit) => emit(self)?,
         }
         Ok(())
+    }
+
+    /// R1 = what this CPU's counter of a map has counted; 0 if it does not count.
+    fn counter(&mut self, map: i32) {
+        const THIS_CPU: i64 = 0xffff_ffff;
+        const BYTES: usize = 24;
+        let at = self.scratch(BYTES);
+        let counted = self.asm.label();
+        self.asm.map(R1, map);
+        self.asm.constant(R2, THIS_CPU);
+        self.asm.mov(R3, R10);
+        self.asm.alu(Alu::Add, R3, i32::from(at));
+        self.asm.mov(R4, BYTES as i32);
+        self.asm.call(helper::READ_COUNTER);
+        self.asm.load(Width::B8, R1, R10, at);
+        self.asm.jump_if(Cond::Eq, R0, 0, counted);
+        self.asm.mov(R1, 0);
+        self.asm.bind(counted);
+        self.release(BYTES / 8);
     }
 
     /// True if this kernel has everything that the expression names (inside of custom emitters it is
@@ -336,7 +368,7 @@ impl<'a> Code<'a> {
         self.arguments.get(usize::from(index)).copied().ok_or(GenerateError::NoArgument { index, count })
     }
 
-    fn argument(&mut self, index: u8) -> Result<(), GenerateError> {
+    pub(crate) fn argument(&mut self, index: u8) -> Result<(), GenerateError> {
         let id = self.argument_type(index)?;
         self.asm.load(Width::B8, R1, R6, 8 * i16::from(index));
         // The kernel passes small integers zero-extended.
@@ -344,6 +376,12 @@ impl<'a> Code<'a> {
             self.asm.sign_extend(R1, int.bytes * 8);
         }
         Ok(())
+    }
+
+    /// Places of the arguments behind the first that are pointers.
+    pub(crate) fn pointers(&self) -> Vec<u8> {
+        let pointer = |index: &usize| self.btf.kind(self.btf.strip(self.arguments[*index])) == Kind::Pointer;
+        (1..self.arguments.len()).filter(pointer).map(|index| index as u8).collect()
     }
 
     fn argument_of(&self, name: &str) -> Result<u8, GenerateError> {
@@ -409,6 +447,34 @@ impl<'a> Code<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// R1 = the pointer at which the way to a place begins. The verifier searches all types of the kernel
+    /// for each pointer that is loaded from a trusted one, which takes it a millisecond, so ways over
+    /// several pointers begin at one that it does not trust.
+    fn start(&mut self, root: Root, access: &Access) -> Result<(), GenerateError> {
+        self.root(root)?;
+        let kept = self.kept.first.is_some() && root == Root::Arg(0);
+        if self.reads == Reads::Helper || access.loads.is_empty() || kept {
+            return Ok(());
+        }
+        let of = match root {
+            Root::Arg(index) => self.btf.target(self.btf.strip(self.argument_type(index)?)),
+            Root::ArgOf(name) => self.btf.find(Kind::Struct, name),
+            Root::Current => self.btf.find(Kind::Struct, "task_struct"),
+        };
+        let of = of.map(|of| self.btf.strip(of));
+        if let (Some(of), Some(cast)) = (of, self.btf.find(Kind::Function, "bpf_rdonly_cast")) {
+            self.cast(of, cast);
+        }
+        Ok(())
+    }
+
+    /// R1 = itself as an untrusted pointer to a struct. Costs nothing when the program runs.
+    fn cast(&mut self, of: TypeId, cast: TypeId) {
+        self.asm.mov(R2, of.0 as i32);
+        self.asm.push(Insn::call_kernel(cast.0));
+        self.asm.mov(R1, R0);
     }
 
     /// From the pointer in R1 to the one whose struct holds the place. Goes to `null` with R1 = 0 if
@@ -510,7 +576,7 @@ impl<'a> Code<'a> {
                     return self.value(&expr);
                 }
                 let null = self.asm.label();
-                self.root(root)?;
+                self.start(root, &access)?;
                 self.follow(&access, null)?;
                 self.asm.alu(Alu::Add, R1, access.offset as i32);
                 self.asm.bind(null);
@@ -538,6 +604,67 @@ impl<'a> Code<'a> {
             Expr::First(ways) => self.chosen(self.way(ways)?),
             other => Ok(*other),
         }
+    }
+
+    // Comparisons.
+
+    /// Goes on if the bytes at `base + offset` are `wanted`, else to `differs`. Loses R2 and R3.
+    pub(crate) fn bytes_equal(&mut self, base: Reg, offset: i16, wanted: &[u8], differs: Label) {
+        let mut at = 0;
+        while at < wanted.len() {
+            let width = Width::largest_in((wanted.len() - at) as u32);
+            let bytes = width.bytes() as usize;
+            let mut word = [0; 8];
+            word[..bytes].copy_from_slice(&wanted[at..at + bytes]);
+            let value = u64::from_le_bytes(word);
+            let value =
+                if cfg!(target_endian = "little") { value } else { value.swap_bytes() >> (64 - 8 * bytes) };
+            self.asm.load(width, R2, base, offset + at as i16);
+            match i32::try_from(value) {
+                Ok(small) => self.asm.jump_if(Cond::Ne, R2, small, differs),
+                Err(_) => {
+                    self.asm.constant(R3, value as i64);
+                    self.asm.jump_if(Cond::Ne, R2, R3, differs);
+                }
+            }
+            at += bytes;
+        }
+    }
+
+    /// As `bytes_equal`, for the text in an array of the kernel that an expression leads to; if `whole`,
+    /// it must also end there. False, with nothing emitted, if the expression leads elsewhere or the
+    /// kernel wants a helper for it.
+    ///
+    /// # Errors
+    /// This kernel does not have it.
+    pub(crate) fn array_equals(
+        &mut self,
+        expr: &Expr,
+        bytes: u32,
+        (wanted, whole): (&[u8], bool),
+        differs: Label,
+    ) -> Result<bool, GenerateError> {
+        let Expr::Path { root, path, .. } = self.chosen(expr)? else { return Ok(false) };
+        let access = self.access(root, path)?;
+        let have = access.place.bytes.min(bytes) as usize;
+        let offset = match i16::try_from(access.offset + access.place.bytes) {
+            Ok(_) if self.reads == Reads::Direct && self.btf.array(access.place.type_id).is_some() => {
+                access.offset as i16
+            }
+            _ => return Ok(false),
+        };
+        if wanted.len() > have {
+            self.asm.jump(differs);
+            return Ok(true);
+        }
+        self.start(root, &access)?;
+        self.follow(&access, differs)?;
+        let mut ended = wanted.to_vec();
+        if whole && wanted.len() < have {
+            ended.push(0);
+        }
+        self.bytes_equal(R1, offset, &ended, differs);
+        Ok(true)
     }
 
     // Values put aside.
@@ -651,7 +778,7 @@ impl<'a> Code<'a> {
                 let access = self.access(root, path)?;
                 let [null, done] = self.asm.labels();
                 let start = self.fixed;
-                self.root(root)?;
+                self.start(root, &access)?;
                 self.follow(&access, null)?;
                 let have = access.place.bytes.min(bytes);
                 match (self.reads, i16::try_from(access.offset + have)) {
@@ -717,6 +844,25 @@ impl<'a> Code<'a> {
         self.asm.mov(R2, bytes);
         self.asm.call(helper::READ_KERNEL);
         self.asm.alu(Alu::Add, R9, bytes);
+    }
+
+    /// Appends what a program hands over: its address and length are the arguments of this one.
+    pub(crate) fn append_payload(&mut self) {
+        self.begin_variable();
+        let fits = self.asm.label();
+        self.asm.load(Width::B8, R2, R6, 8);
+        self.asm.jump_if(Cond::Le, R2, STRING_BYTES_MAX as i32, fits);
+        self.asm.mov(R2, STRING_BYTES_MAX as i32);
+        self.asm.bind(fits);
+        let length = self.spill(R2);
+        self.asm.load(Width::B8, R3, R6, 0);
+        self.asm.mov(R1, R8);
+        self.asm.alu(Alu::Add, R1, R9);
+        self.asm.call(helper::READ_USER);
+        self.unspill(R2, length);
+        self.release(1);
+        self.asm.alu(Alu::Add, R9, R2);
+        self.end_variable();
     }
 
     /// Appends the string at the address in R1; an empty one if it cannot be read.

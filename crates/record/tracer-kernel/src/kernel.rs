@@ -81,7 +81,7 @@ impl Kernel {
             Hook::Format { category, name } => {
                 self.format_path(category, name).is_some_and(|path| path.exists())
             }
-            Hook::Record { .. } | Hook::Syscall { .. } => true,
+            _ => true,
         })
     }
 

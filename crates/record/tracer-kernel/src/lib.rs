@@ -15,6 +15,10 @@
 //! | [`events`] | the tables, a file for each subsystem |
 //! | [`syscalls`] | system calls: their tables, both ends of each as an event |
 //! | [`dispatch`] | one hook for all system calls, which goes to the program of each |
+//! | [`contexts`] | fields in front of every event's: of the current task, call stacks, counters |
+//! | [`filters`] | LTTng's filter language as guards in front of a record |
+//! | [`trackers`] | whom a session follows, as a guard whose sets change while it is attached |
+//! | [`statedump`] | what the machine looks like when recording begins |
 //! | [`format`] | a recipe from a tracepoint's record format, for what has no table |
 //! | [`code`] | values and fields as instructions; what custom emitters write with |
 //! | [`program`] | guards (filters), reserve, header, commit: the ring contract's kind ebpf |
@@ -33,16 +37,20 @@ pub mod bell;
 pub mod catalogue;
 pub mod channel;
 pub mod code;
+pub mod contexts;
 pub mod dispatch;
 pub mod events;
+pub mod filters;
 pub mod format;
 pub mod guard;
 pub mod kernel;
 pub mod metadata;
 pub mod program;
 pub mod recipe;
+pub mod statedump;
 pub mod sys;
 pub mod syscalls;
+pub mod trackers;
 
 pub use bell::Bell;
 pub use catalogue::{Catalogue, CatalogueError};

@@ -10,7 +10,9 @@
 //! slot of this CPU first, because a reservation cannot shrink; a slot belongs to whoever exchanged
 //! its first word, so nested programs take the next one.
 
-use crate::code::{Code, GenerateError, Kept, Reads, STAGED_BYTES_MAX, STRING_BYTES_MAX, arguments, helper};
+use crate::code::{
+    Code, GenerateError, Kept, Reads, STAGED_BYTES_MAX, STRING_BYTES_MAX, arguments, helper, iterated,
+};
 use crate::recipe::{Field, Hook, Recipe};
 use sillage_bpf::{Alu, Atomic, Btf, Cond, Insn, Label, Reg, Width};
 use sillage_ring::Geometry;
@@ -107,10 +109,12 @@ pub fn generate(spec: &Spec<'_>, reads: Reads) -> Result<Vec<Insn>, GenerateErro
     let arguments = match &spec.recipe.hook {
         Hook::Tracepoint(name) => arguments(spec.btf, name)?,
         Hook::Syscall { side, .. } => arguments(spec.btf, side.tracepoint())?,
-        Hook::Record { .. } | Hook::Format { .. } => Vec::new(),
+        Hook::Iterator(name) => iterated(spec.btf, name)?.1,
+        Hook::Record { .. } | Hook::Format { .. } | Hook::Payload => Vec::new(),
     };
     let fixed = || spec.contexts.iter().chain(spec.recipe.fields.iter());
     let fixed: Option<u32> = fixed().map(|field| field.ty.fixed_bytes()).sum();
+    let fixed = fixed.filter(|_| spec.recipe.hook != Hook::Payload);
     let first = matches!(spec.recipe.hook, Hook::Syscall { .. }).then_some(SYSCALL_REGISTERS);
     let make = |kept: Kept| {
         let mut code = Code::new(spec.btf, arguments.clone(), reads, kept);
@@ -142,6 +146,13 @@ impl Program<'_> {
     /// Guards, then R7 = the ring of this CPU.
     fn begin(&mut self) -> Result<(), GenerateError> {
         self.code.begin()?;
+        if let Hook::Iterator(_) = self.spec.recipe.hook {
+            // Behind the last object the program runs once more, without one.
+            for argument in self.code.pointers() {
+                self.code.argument(argument)?;
+                self.code.asm.jump_if(Cond::Eq, R1, 0, self.end);
+            }
+        }
         for guard in self.spec.guards {
             guard(&mut self.code, self.end)?;
         }
@@ -209,6 +220,9 @@ impl Program<'_> {
     fn fields(&mut self) -> Result<(), GenerateError> {
         for field in self.spec.contexts.iter().chain(self.spec.recipe.fields.iter()) {
             self.code.field(field)?;
+        }
+        if self.spec.recipe.hook == Hook::Payload {
+            self.code.append_payload();
         }
         self.code.end_payload();
         Ok(())

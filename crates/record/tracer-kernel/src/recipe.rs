@@ -81,6 +81,10 @@ pub enum Hook {
         /// Event in it.
         name: &'static str,
     },
+    /// An iterator of the kernel: a record for each object.
+    Iterator(&'static str),
+    /// This process hands the payload over, for as many records as it likes.
+    Payload,
     /// One end of a system call.
     Syscall {
         /// Whose numbers.
@@ -125,6 +129,10 @@ impl Int {
     /// Shown in base 16.
     pub const fn hex(self) -> Int {
         Int { base: 16, ..self }
+    }
+    /// Shown in base 8.
+    pub const fn octal(self) -> Int {
+        Int { base: 8, ..self }
     }
     /// In network byte order.
     pub const fn network(self) -> Int {
@@ -317,6 +325,8 @@ pub enum Expr {
     Named(&'static [&'static str]),
     /// As `Named`; the number if the format has none of them.
     NamedOr(&'static [&'static str], i64),
+    /// What a counter of perf has counted on this CPU: descriptor of the map of its events.
+    Counter(i32),
     /// Computed by a function, which leaves it in R1.
     Custom(Emitter),
 }

@@ -19,10 +19,13 @@ const MAP_CREATE: i32 = 0;
 const MAP_UPDATE: i32 = 2;
 const MAP_DELETE: i32 = 3;
 const PROG_LOAD: i32 = 5;
+const PROG_RUN: i32 = 10;
 const PROG_BY_ID: i32 = 13;
 const OBJ_INFO: i32 = 15;
 const RAW_TRACEPOINT_OPEN: i32 = 17;
+const LINK_CREATE: i32 = 28;
 const ENABLE_STATS: i32 = 32;
+const ITERATOR_CREATE: i32 = 33;
 
 /// Why the kernel did not do it.
 #[derive(Debug, Error)]
@@ -134,8 +137,12 @@ fn owned(fd: i32) -> OwnedFd {
 pub enum MapKind {
     /// Values by index.
     Array = 2,
+    /// Values by keys of 16 bytes.
+    Hash = 1,
     /// Programs by index, for tail calls.
     Programs = 3,
+    /// Events of perf by CPU.
+    PerfEvents = 4,
     /// Maps by index.
     ArrayOfMaps = 12,
     /// Messages to user space.
@@ -164,7 +171,11 @@ pub struct MapSpec<'a> {
 /// # Errors
 /// No rights, no memory.
 pub fn create_map(spec: &MapSpec<'_>) -> Result<OwnedFd, SysError> {
-    let key_bytes = if spec.kind == MapKind::RingBuffer { 0 } else { 4 };
+    let key_bytes = match spec.kind {
+        MapKind::RingBuffer => 0,
+        MapKind::Hash => 16,
+        _ => 4,
+    };
     let mut attributes = Attributes::new()
         .u32(0, spec.kind as u32)
         .u32(4, key_bytes)
@@ -191,6 +202,32 @@ pub fn set_inner(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> Re
     unsafe { attributes.call(MAP_UPDATE) }.map(drop).map_err(|_| SysError::last("filling a map"))
 }
 
+/// Sets a value of an array or hash map. Key and value have the bytes that the map was made for.
+///
+/// # Errors
+/// The kernel's: the map is full.
+pub fn set_value(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<(), SysError> {
+    let mut attributes =
+        Attributes::new().fd(0, map).u64(8, key.as_ptr() as u64).u64(16, value.as_ptr() as u64);
+    // SAFETY: both live through the call; the maps of this crate are filled with keys and values of the
+    // sizes that they were made with.
+    unsafe { attributes.call(MAP_UPDATE) }.map(drop).map_err(|_| SysError::last("filling a map"))
+}
+
+/// Takes a value out of a hash map. One that is not there is no error.
+///
+/// # Errors
+/// The kernel's.
+pub fn clear_value(map: BorrowedFd<'_>, key: &[u8]) -> Result<(), SysError> {
+    let mut attributes = Attributes::new().fd(0, map).u64(8, key.as_ptr() as u64);
+    // SAFETY: the key lives through the call and has the bytes that the map was made for.
+    match unsafe { attributes.call(MAP_DELETE) } {
+        Ok(_) => Ok(()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        Err(_) => Err(SysError::last("emptying a map")),
+    }
+}
+
 /// Empties a place in an array of programs. One that is empty already is no error.
 ///
 /// # Errors
@@ -212,6 +249,8 @@ pub enum ProgramKind {
     TypedTracepoint(u32),
     /// A raw tracepoint, whose arguments are plain numbers.
     RawTracepoint,
+    /// An iterator: number of its function in the kernel's BTF.
+    Iterator(u32),
     /// The record of a tracepoint.
     TracepointRecord,
 }
@@ -223,6 +262,7 @@ pub enum ProgramKind {
 pub fn load_program(kind: ProgramKind, insns: &[Insn], name: &str) -> Result<OwnedFd, SysError> {
     const TRACING: u32 = 26;
     const TRACE_RAW_TRACEPOINT: u32 = 23;
+    const TRACE_ITERATOR: u32 = 28;
     const TRACEPOINT: u32 = 5;
     const RAW_TRACEPOINT: u32 = 17;
     let licence = c"Dual MIT/GPL";
@@ -236,6 +276,7 @@ pub fn load_program(kind: ProgramKind, insns: &[Insn], name: &str) -> Result<Own
             ProgramKind::TypedTracepoint(id) => {
                 attributes.u32(0, TRACING).u32(68, TRACE_RAW_TRACEPOINT).u32(108, id)
             }
+            ProgramKind::Iterator(id) => attributes.u32(0, TRACING).u32(68, TRACE_ITERATOR).u32(108, id),
             ProgramKind::RawTracepoint => attributes.u32(0, RAW_TRACEPOINT),
             ProgramKind::TracepointRecord => attributes.u32(0, TRACEPOINT),
         }
@@ -261,6 +302,83 @@ pub fn load_program(kind: ProgramKind, insns: &[Insn], name: &str) -> Result<Own
             Err(SysError::Refused { name: name.into(), error, reason, log })
         }
     }
+}
+
+/// Runs an iterator's program over everything.
+///
+/// # Errors
+/// The kernel's.
+pub fn iterate(program: BorrowedFd<'_>) -> Result<(), SysError> {
+    const TRACE_ITERATOR: u32 = 28;
+    let mut attributes = Attributes::new().fd(0, program).u32(8, TRACE_ITERATOR);
+    // SAFETY: no addresses in it.
+    let link = unsafe { attributes.call(LINK_CREATE) }.map(owned);
+    let link = link.map_err(|_| SysError::last("attaching an iterator"))?;
+    let mut attributes = Attributes::new().fd(0, link.as_fd());
+    // SAFETY: no addresses in it.
+    let iterator = unsafe { attributes.call(ITERATOR_CREATE) }.map(owned);
+    let iterator = iterator.map_err(|_| SysError::last("opening an iterator"))?;
+    let failed = |error| SysError::Failed { call: "iterating", error };
+    // Its programs print nothing, so the first read goes to the end.
+    let mut file = std::fs::File::from(iterator);
+    io::copy(&mut file, &mut io::sink()).map_err(failed)?;
+    Ok(())
+}
+
+/// Runs a raw tracepoint's program once, with the address and the length of `payload` as arguments.
+///
+/// # Errors
+/// The kernel's.
+pub fn run_with(program: BorrowedFd<'_>, payload: &[u8]) -> Result<(), SysError> {
+    let arguments = [payload.as_ptr() as u64, payload.len() as u64];
+    let mut attributes = Attributes::new()
+        .fd(0, program)
+        .u32(40, size_of_val(&arguments) as u32)
+        .u64(48, arguments.as_ptr() as u64);
+    // SAFETY: the arguments live through the call and have the bytes said; the program only reads what
+    // they point to, and checks that it can.
+    unsafe { attributes.call(PROG_RUN) }.map(drop).map_err(|_| SysError::last("running a program"))
+}
+
+/// Names of the machine's interfaces with their IPv4 addresses; nothing if the system does not tell.
+pub(crate) fn interface_addresses() -> Vec<(String, std::net::Ipv4Addr)> {
+    let mut first = std::ptr::null_mut();
+    // SAFETY: the list is given to us and freed below.
+    if unsafe { libc::getifaddrs(&mut first) } != 0 {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut next = first;
+    // SAFETY: entries of the list just made, which lives until it is freed; an address of the family
+    // AF_INET is a `sockaddr_in`, and names end with a zero.
+    unsafe {
+        while let Some(entry) = next.as_ref() {
+            next = entry.ifa_next;
+            if entry.ifa_addr.is_null() || i32::from((*entry.ifa_addr).sa_family) != libc::AF_INET {
+                continue;
+            }
+            let address = std::ptr::read_unaligned(entry.ifa_addr.cast::<libc::sockaddr_in>());
+            let name = std::ffi::CStr::from_ptr(entry.ifa_name).to_string_lossy().into_owned();
+            found.push((name, std::net::Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr))));
+        }
+        libc::freeifaddrs(first);
+    }
+    found
+}
+
+/// Opens a counter of perf that counts everything on a CPU.
+///
+/// # Errors
+/// The kernel's: the machine has no such counter, or the rights are missing.
+pub fn open_counter(kind: u32, config: u64, cpu: u32) -> Result<OwnedFd, SysError> {
+    const ATTRIBUTE_BYTES: u32 = 128;
+    const CLOSE_ON_EXEC: u64 = 8;
+    let attributes = Attributes::new().u32(0, kind).u32(4, ATTRIBUTE_BYTES).u64(8, config);
+    // SAFETY: the block has the bytes that it says and lives through the call.
+    let event = unsafe {
+        libc::syscall(libc::SYS_perf_event_open, attributes.0.as_ptr(), -1, cpu, -1, CLOSE_ON_EXEC)
+    };
+    if event < 0 { Err(SysError::last("opening a counter")) } else { Ok(owned(event as i32)) }
 }
 
 /// Attaches a typed raw tracepoint's program. Closing the result detaches it.

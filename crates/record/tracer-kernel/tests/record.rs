@@ -37,7 +37,9 @@ fn the_scheduler_and_interrupts_are_recorded_whole() {
     let outer_switches = context_switches() - outer_switches;
     drop(counting);
 
-    assert_eq!(session.channel.loss().total(), 0, "{:?}", session.channel.loss());
+    let loss = session.channel.loss();
+    // An interrupt inside a program may want the same program: the kernel skips it, and we count it.
+    assert_eq!(loss.total(), loss.recursion, "{loss:?}");
     assert_eq!(session.counters.snapshot().troubles, [""; 0]);
     let lines = session.read();
     assert_ordered(&lines);

@@ -7,6 +7,7 @@ use sillage_consumer::feed::Service;
 use sillage_consumer::{Command, Consumer, Counters, DoorbellMemory, Feed, Files, Finished, Place};
 use sillage_ring::{Geometry, HeaderForm, Kind};
 use sillage_tracer_kernel::metadata::{Header, Stream, event_class, header};
+use sillage_tracer_kernel::program::Guard;
 use sillage_tracer_kernel::{Bell, Channel, Field, Kernel, Recipe, sys};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -44,7 +45,7 @@ pub struct Session {
     pub counters: Arc<Counters>,
     pub dir: PathBuf,
     geometry: Geometry,
-    contexts: &'static [Field],
+    contexts: Vec<Field>,
     events: Vec<String>,
     consumer: Consumer,
     finished: Arc<Finished>,
@@ -53,7 +54,7 @@ pub struct Session {
 
 impl Session {
     /// Rings and a consumer; nothing is attached yet.
-    pub fn new(name: &str, kernel: &Arc<Kernel>, geometry: Geometry, contexts: &'static [Field]) -> Session {
+    pub fn new(name: &str, kernel: &Arc<Kernel>, geometry: Geometry, contexts: &[Field]) -> Session {
         let dir = std::env::temp_dir().join(format!("sillage-kernel-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
@@ -69,7 +70,7 @@ impl Session {
             counters,
             dir,
             geometry,
-            contexts,
+            contexts: contexts.to_vec(),
             events: Vec::new(),
             consumer,
             finished,
@@ -95,9 +96,19 @@ impl Session {
 
     /// Attaches an event.
     pub fn enable(&mut self, recipe: &Recipe) {
+        self.enable_with(recipe, &[]);
+    }
+
+    /// Attaches an event behind guards.
+    pub fn enable_with(&mut self, recipe: &Recipe, guards: &[Guard<'_>]) {
         let id = self.events.len() as u32;
-        self.channel.enable(recipe, id, self.contexts, &[]).unwrap_or_else(|error| panic!("{error}"));
+        self.channel.enable(recipe, id, &self.contexts, guards).unwrap_or_else(|error| panic!("{error}"));
         self.events.push(event_class(recipe, id, 0));
+    }
+
+    /// Describes an event that is not enabled but made once.
+    pub fn declare(&mut self, class: String) {
+        self.events.push(class);
     }
 
     /// The programs of all events, to be asked about when they are detached.
@@ -125,7 +136,7 @@ impl Session {
             clock_offset: 0,
             version: "0",
         };
-        let stream = Stream { header: self.geometry.header, contexts: self.contexts };
+        let stream = Stream { header: self.geometry.header, contexts: &self.contexts };
         let text = header(&h, &[stream]) + &self.events.concat();
         std::fs::write(self.dir.join("metadata"), text).unwrap();
     }
