@@ -1,13 +1,15 @@
-//! Counts the messages of traces, or touches every field: `iterate [--fields] [--threads N] PATH…`.
+//! Counts the messages of traces, or touches every field, or reads batches:
+//! `iterate [--fields | --columns] [--threads N] PATH…`.
 //!
 //! The floor of every reader: nothing but decoding and merging. Prints what it counted, the time
 //! that it took and its peak anonymous memory.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
-use sillage_ctf::model::Scope;
-use sillage_ctf::{FieldVisitor, Message, Node, Scalar, Scalars};
+use sillage_ctf::model::{EventClass, FieldKind, Member, Scope};
+use sillage_ctf::{FieldVisitor, Message, Node, Picked, Scalar, Scalars};
 use sillage_pipeline::sources::{Options, SliceRange, Source, open_all};
 use sillage_pipeline::{Error, Messages, Status};
 
@@ -84,6 +86,33 @@ fn read<const FIELDS: bool>(source: &Source, range: SliceRange) -> Result<Totals
     Ok(totals)
 }
 
+/// Every event's time and first integer, stream by stream.
+fn read_columns(source: &Source) -> Result<Totals, Error> {
+    let mut totals = Totals::default();
+    let (mut rows, mut values) = (Vec::new(), Vec::new());
+    for mut reader in source.columns() {
+        let class = reader.stream().class.clone();
+        let first = |(position, event): (usize, &Arc<EventClass>)| {
+            let root = event.payload.as_ref()?.as_struct()?;
+            let integer = |member: &&Member| matches!(member.class.kind, FieldKind::Integer(_));
+            let name = &root.members.iter().find(integer)?.name;
+            Picked::new(&class, position, Scope::Payload, name)
+        };
+        let picked: Vec<Picked> = class.event_classes.iter().enumerate().filter_map(first).collect();
+        while let Some(batch) = reader.next_batch()? {
+            totals.events += batch.columns.len() as u64;
+            totals.sum.0 ^= batch.times_ns.iter().fold(0, |sum, ns| sum ^ ns.cast_unsigned());
+            for field in &picked {
+                rows.clear();
+                values.clear();
+                batch.columns.integers(field, &mut rows, &mut values);
+                totals.sum.0 ^= values.iter().fold(0, |sum, value: &i64| sum ^ value.cast_unsigned());
+            }
+        }
+    }
+    Ok(totals)
+}
+
 fn anonymous_kib() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("RssAnon"));
@@ -92,12 +121,14 @@ fn anonymous_kib() -> String {
 
 fn main() -> Result<(), Error> {
     let mut fields = false;
+    let mut columns = false;
     let mut threads = 1;
     let mut paths = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--fields" => fields = true,
+            "--columns" => columns = true,
             "--threads" => threads = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(1),
             path => paths.push(PathBuf::from(path)),
         }
@@ -108,6 +139,9 @@ fn main() -> Result<(), Error> {
     let slices = source.slices(threads)?;
     let work = if fields { read::<true> } else { read::<false> };
     let totals = std::thread::scope(|scope| {
+        if columns {
+            return read_columns(&source);
+        }
         let workers: Vec<_> = slices.iter().map(|range| scope.spawn(|| work(&source, *range))).collect();
         let mut totals = Totals::default();
         for worker in workers {

@@ -70,9 +70,11 @@ impl Leaf {
         let word = bytes.get(from..from + 8).and_then(|bytes| bytes.first_chunk::<8>());
         let word = u64::from_le_bytes(word.copied().unwrap_or_default());
         let word = if self.big { word.swap_bytes() } else { word };
-        let raised = word << (self.left & 63);
         let right = self.right & 63;
-        if self.signed { (raised.cast_signed() >> right).cast_unsigned() } else { raised >> right }
+        let value = word << (self.left & 63) >> right;
+        // The sign's bit, taken off twice, is repeated above it; 0 where there is no sign.
+        let sign = u64::from(self.signed) << (63 - right);
+        (value ^ sign).wrapping_sub(sign)
     }
 }
 
@@ -87,34 +89,46 @@ pub(super) fn report<V: FieldVisitor>(
 ) {
     for leaf in leaves {
         let Some(node) = nodes.get(leaf.node as usize) else { continue };
+        // Most leaves are numbers, which for that reason are not one case among others.
         if leaf.kind == Kind::Number {
-            let value = leaf.number(bytes);
-            if leaf.signed {
-                visitor.signed(node, value.cast_signed());
-            } else {
-                visitor.unsigned(node, value);
-            }
-            continue;
+            number(leaf, node, bytes, visitor);
+        } else {
+            report_other(leaf, node, bytes, slots, visitor);
         }
-        match leaf.kind {
-            Kind::Text => visitor.text(node, text(leaf, bytes)),
-            Kind::Begin => visitor.begin_struct(node),
-            Kind::End => visitor.end_struct(node),
-            Kind::Real => {
-                let at = u64::from(leaf.byte) * 8;
-                visitor.real(node, super::real::read(bytes, at, leaf.more, leaf.big, false));
+    }
+}
+
+#[inline(always)]
+fn number<V: FieldVisitor>(leaf: &Leaf, node: &Node, bytes: &[u8], visitor: &mut V) {
+    let value = leaf.number(bytes);
+    if leaf.signed {
+        visitor.signed(node, value.cast_signed());
+    } else {
+        visitor.unsigned(node, value);
+    }
+}
+
+#[inline(never)]
+fn report_other<V: FieldVisitor>(
+    leaf: &Leaf,
+    node: &Node,
+    bytes: &[u8],
+    slots: &[Cell<u64>],
+    visitor: &mut V,
+) {
+    match leaf.kind {
+        Kind::Text => visitor.text(node, text(leaf, bytes)),
+        Kind::Begin => visitor.begin_struct(node),
+        Kind::End => visitor.end_struct(node),
+        Kind::Real => {
+            let at = u64::from(leaf.byte) * 8;
+            visitor.real(node, super::real::read(bytes, at, leaf.more, leaf.big, false));
+        }
+        Kind::Number | Kind::Kept => {
+            if let Some(slot) = slots.get(leaf.more as usize) {
+                slot.set(leaf.number(bytes));
             }
-            Kind::Number | Kind::Kept => {
-                let value = leaf.number(bytes);
-                if let Some(slot) = slots.get(leaf.more as usize) {
-                    slot.set(value);
-                }
-                if leaf.signed {
-                    visitor.signed(node, value.cast_signed());
-                } else {
-                    visitor.unsigned(node, value);
-                }
-            }
+            number(leaf, node, bytes, visitor);
         }
     }
 }
