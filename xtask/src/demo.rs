@@ -1,7 +1,9 @@
-//! `cargo xtask demo`: records two programs that nobody here built for it, and shows the result.
+//! `cargo xtask demo`: records programs that nobody here built for it, with the kernel beneath them, and
+//! shows the result.
 //!
 //! The first is Debian's own `ls`, under LTTng's helpers that trace malloc and mutexes; the second
-//! is a C program compiled on the spot with Debian's `<lttng/tracepoint.h>`. Neither knows Sillage.
+//! is a C program compiled on the spot with Debian's `<lttng/tracepoint.h>`. Neither knows Sillage. Then
+//! the second again with the kernel's events beside its own, where that is permitted.
 
 use crate::build::{self, Built, root, target_dir};
 use crate::setup;
@@ -25,13 +27,22 @@ pub fn run() -> anyhow::Result<()> {
     let helpers = "liblttng-ust-libc-wrapper.so:liblttng-ust-pthread-wrapper.so";
     let trace = out.join("ls");
     let preload = format!("LD_PRELOAD={helpers}");
-    record(&built, &trace, &["lttng_ust_libc:*", "lttng_ust_pthread:*"], &["env", &preload, "ls", "/"])?;
+    let options = ["-u", "lttng_ust_libc:*", "-u", "lttng_ust_pthread:*"];
+    record(&built, &trace, &options, &["env", &preload, "ls", "/"])?;
     show(&built, &trace)?;
 
     println!("\n# A C program compiled just now with Debian's <lttng/tracepoint.h>");
     let trace = out.join("hello");
-    record(&built, &trace, &["demo:*"], &[path(&hello)?])?;
+    record(&built, &trace, &["-u", "demo:*"], &[path(&hello)?])?;
     show(&built, &trace)?;
+
+    println!("\n# The same program, and the kernel beneath it");
+    let trace = out.join("kernel");
+    let options = ["-u", "demo:*", "-k", "sched_process_*", "--syscall=openat,write"];
+    match record(&built, &trace, &options, &[path(&hello)?]) {
+        Ok(()) => show(&built, &trace)?,
+        Err(error) => println!("Skipped, the reason stands above: {error}"),
+    }
     println!("\nThe traces stay in {}", out.display());
     Ok(())
 }
@@ -53,14 +64,13 @@ fn compile(out: &Path) -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-fn record(built: &Built, trace: &Path, patterns: &[&str], command: &[&str]) -> anyhow::Result<()> {
+fn record(built: &Built, trace: &Path, options: &[&str], command: &[&str]) -> anyhow::Result<()> {
     let mut record = Command::new(&built.sillage);
-    record.args(["record", "-o"]).arg(trace);
-    for pattern in patterns {
-        record.args(["-u", pattern]);
-    }
-    let shown = patterns.iter().map(|p| format!("-u '{p}' ")).collect::<String>();
-    println!("$ sillage record {shown}-- {}", command.join(" "));
+    record.args(["record", "-o"]).arg(trace).args(options);
+    let plain = |word: &&str| !word.contains('*');
+    let shown =
+        options.iter().map(|word| if plain(word) { format!("{word} ") } else { format!("'{word}' ") });
+    println!("$ sillage record {}-- {}", shown.collect::<String>(), command.join(" "));
     build::run(record.arg("--").args(command))
 }
 

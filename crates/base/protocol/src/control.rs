@@ -232,6 +232,8 @@ pub enum ListedEvents {
     Tracepoints,
     /// System calls.
     Syscalls,
+    /// Context fields, which every record can have.
+    Contexts,
 }
 
 /// One event that the kernel has.
@@ -442,7 +444,11 @@ impl Request {
             Request::Summary { session } => one(13, session),
             Request::ListEvents { instrumentation } => {
                 let mut w = begin(14);
-                w.bool(*instrumentation == ListedEvents::Syscalls);
+                w.u8(match instrumentation {
+                    ListedEvents::Tracepoints => 0,
+                    ListedEvents::Syscalls => 1,
+                    ListedEvents::Contexts => 2,
+                });
                 w
             }
             Request::KernelStatus => begin(15),
@@ -499,7 +505,12 @@ impl Request {
             12 => Request::Destroy { session: name(r)? },
             13 => Request::Summary { session: name(r)? },
             14 => Request::ListEvents {
-                instrumentation: if r.bool()? { ListedEvents::Syscalls } else { ListedEvents::Tracepoints },
+                instrumentation: match r.u8()? {
+                    0 => ListedEvents::Tracepoints,
+                    1 => ListedEvents::Syscalls,
+                    2 => ListedEvents::Contexts,
+                    n => return r.unknown("list", n),
+                },
             },
             15 => Request::KernelStatus,
             16 => Request::AddContext {
@@ -716,7 +727,7 @@ mod tests {
             Request::Stop { session: session.clone() },
             Request::Destroy { session: session.clone() },
             Request::Summary { session: session.clone() },
-            Request::ListEvents { instrumentation: ListedEvents::Syscalls },
+            Request::ListEvents { instrumentation: ListedEvents::Contexts },
             Request::KernelStatus,
             Request::AddContext {
                 session,

@@ -30,4 +30,4 @@ pub use disk::{Disk, Files};
 pub use feed::{Counters, CountersSnapshot, Feed};
 pub use shared::{ClockMemory, DoorbellMemory, RingMemory, SharedError};
 pub use stream::Place;
-pub use thread::{Command, Consumer, Finished, TROUBLE_TICKET};
+pub use thread::{Command, Consumer, Finished, TROUBLE_TICKET, Urgency, may_be_urgent};

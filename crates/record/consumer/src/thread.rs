@@ -94,6 +94,15 @@ struct Shared {
     finished: Arc<Finished>,
 }
 
+/// How urgent a consumer's work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Urgency {
+    /// As that of any thread.
+    Ordinary,
+    /// Ahead of whatever else runs, as far as this process may: what fills these rings never waits.
+    Ahead,
+}
+
 /// A user's consumer. Its thread ends when this is dropped.
 pub struct Consumer {
     shared: Arc<Shared>,
@@ -104,11 +113,21 @@ impl Consumer {
     ///
     /// # Errors
     /// No thread can be made.
-    pub fn start(doorbell: Arc<DoorbellMemory>, finished: Arc<Finished>) -> io::Result<Consumer> {
+    pub fn start(
+        doorbell: Arc<DoorbellMemory>,
+        finished: Arc<Finished>,
+        urgency: Urgency,
+    ) -> io::Result<Consumer> {
         let shared = Arc::new(Shared { commands: Mutex::new(VecDeque::new()), doorbell, finished });
         let for_thread = Arc::clone(&shared);
         let builder = std::thread::Builder::new().name("consumer".into()).stack_size(STACK_BYTES);
-        builder.spawn(move || Thread { shared: for_thread, feeds: Vec::new() }.run())?;
+        builder.spawn(move || {
+            if urgency == Urgency::Ahead {
+                // Without the right to it the machine's load may cost records, which the rings count.
+                let _ = raise_priority();
+            }
+            Thread { shared: for_thread, feeds: Vec::new() }.run();
+        })?;
         Ok(Consumer { shared })
     }
 
@@ -125,6 +144,26 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         self.send(Command::End);
     }
+}
+
+/// The nice value of an urgent consumer.
+const AHEAD_NICE: i32 = -20;
+
+/// Gives the calling thread the highest ordinary priority. Not a real-time one: a consumer that keeps up
+/// with a busy kernel may run all the time, and must leave something to those whom it records.
+fn raise_priority() -> io::Result<()> {
+    Ok(rustix::process::setpriority_process(None, AHEAD_NICE)?)
+}
+
+/// True if this process may put consumers ahead of others: by capability, or by the limit on nice values.
+pub fn may_be_urgent() -> bool {
+    const SYS_NICE: u32 = 23;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let capabilities = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nice).current;
+    // The limit counts down from 20: 40 stands for -20.
+    capabilities >> SYS_NICE & 1 != 0 || limit.is_none_or(|limit| limit >= (20 - AHEAD_NICE) as u64)
 }
 
 /// What the thread has to do next.

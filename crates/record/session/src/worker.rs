@@ -22,7 +22,8 @@ use crate::unfinished;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
 use sillage_consumer::signals::{Signal, Signals};
 use sillage_consumer::{
-    ClockMemory, ClockPublisher, Consumer, DoorbellMemory, Finished, TROUBLE_TICKET, shared::RingMemory,
+    ClockMemory, ClockPublisher, Consumer, DoorbellMemory, Finished, TROUBLE_TICKET, Urgency,
+    shared::RingMemory,
 };
 use sillage_model::Tracepoint;
 use sillage_model::limits::{CPUS_MAX, PROGRAMS_MAX};
@@ -311,7 +312,11 @@ impl Daemon {
 
     fn add_reader(&mut self, origin: Origin, doorbell: DoorbellMemory) -> Result<(), DaemonError> {
         let doorbell = Arc::new(doorbell);
-        let consumer = Consumer::start(Arc::clone(&doorbell), Arc::clone(&self.finished))?;
+        let urgency = match origin {
+            Origin::Kernel => Urgency::Ahead,
+            Origin::User(_) => Urgency::Ordinary,
+        };
+        let consumer = Consumer::start(Arc::clone(&doorbell), Arc::clone(&self.finished), urgency)?;
         self.readers.insert(origin, Reader { doorbell, consumer });
         Ok(())
     }

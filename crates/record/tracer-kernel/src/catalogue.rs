@@ -9,7 +9,7 @@ use crate::format::FormatError;
 use crate::kernel::Kernel;
 use crate::recipe::{Hook, Recipe};
 use crate::syscalls::{self, Abi, Side};
-use crate::{events, sys};
+use crate::{events, statedump, sys};
 use std::collections::{BTreeMap, HashSet};
 use thiserror::Error;
 
@@ -61,6 +61,8 @@ enum Origin {
         side: Side,
         name: Option<&'static str>,
     },
+    /// Made when the state is dumped.
+    Dump(&'static Recipe),
 }
 
 const ABIS: [Abi; 2] = [Abi::Native, Abi::Compat];
@@ -98,6 +100,9 @@ impl Catalogue {
                 Hook::Format { name, .. } => hooked.insert(name),
                 _ => false,
             };
+        }
+        for recipe in statedump::events() {
+            events.insert(recipe.name.to_string(), Origin::Dump(recipe));
         }
         let list = kernel.tracefs().map(|dir| std::fs::read_to_string(dir.join("available_events")));
         let list = list.and_then(Result::ok);
@@ -153,6 +158,11 @@ impl Catalogue {
         Err(CatalogueError::UnknownSyscall { name: name.into(), near })
     }
 
+    /// True if the event of this name is not enabled but made when the state is dumped.
+    pub fn is_dumped(&self, name: &str) -> bool {
+        matches!(self.events.get(name), Some(Origin::Dump(_)))
+    }
+
     /// All names but those of system calls, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.events.keys().map(String::as_str)
@@ -165,6 +175,7 @@ impl Catalogue {
     pub fn recipe(&self, kernel: &Kernel, name: &str) -> Result<Recipe, CatalogueError> {
         match self.events.get(name).or_else(|| self.syscalls.get(name)) {
             Some(Origin::Table(recipe)) => Ok(kernel.resolved(recipe)?.into_owned()),
+            Some(Origin::Dump(recipe)) => Ok((*recipe).clone()),
             Some(Origin::Syscall { abi, side, name: call }) => {
                 let known = call.and_then(|call| syscalls::find(*abi, call));
                 Ok(known.map_or_else(|| syscalls::unknown(*abi, *side), |call| call.recipe(*side)))

@@ -354,7 +354,7 @@ impl Channel {
     /// The kernel cannot say when its programs have ended.
     pub fn stop(&mut self) -> Result<(), TracerError> {
         self.past_recursion += self.enabled.iter().map(|e| misses(e.program.as_fd())).sum::<u64>();
-        self.enabled.clear();
+        close(std::mem::take(&mut self.enabled));
         [Side::Entry, Side::Exit].into_iter().for_each(|side| self.detach(side));
         Ok(sys::wait_for_programs()?)
     }
@@ -392,4 +392,23 @@ fn unfit(recipe: &Recipe) -> TracerError {
 /// Recursion misses of a program; a kernel that cannot tell has none to tell of.
 fn misses(program: BorrowedFd<'_>) -> u64 {
     sys::recursion_misses(program).unwrap_or(0)
+}
+
+/// Threads that close at a time: they wait for the kernel rather than work.
+const CLOSERS_MAX: usize = 64;
+
+/// Closes what is attached. A tracepoint's record is let go of only after three grace periods of the
+/// kernel, one event after the other; events that are closed at the same time share them.
+fn close(enabled: Vec<Enabled>) {
+    let share = enabled.len().div_ceil(CLOSERS_MAX).max(1);
+    let mut enabled = enabled.into_iter();
+    std::thread::scope(|scope| {
+        loop {
+            let part: Vec<Enabled> = enabled.by_ref().take(share).collect();
+            if part.is_empty() {
+                return;
+            }
+            scope.spawn(move || drop(part));
+        }
+    });
 }

@@ -4,7 +4,7 @@
 //! have emitters; counters of perf need descriptors, which a [`Counter`] holds. What cannot be had is an
 //! error that says why.
 
-mod counters;
+pub mod counters;
 
 pub use counters::Counter;
 

@@ -97,6 +97,35 @@ fn system_calls_are_recorded_with_their_arguments() {
 }
 
 #[test]
+fn contexts_filters_and_the_state_dump_are_in_the_trace() {
+    let Some(home) = kernel_home("contexts") else { return };
+    home.ok("create s -o out");
+    home.ok("enable-event -k lttng_statedump_process_state");
+    let filtered = "enable-event -k sched_process_exec --filter filename==*/sleep";
+    let words: Vec<String> = filtered.split(' ').map(|word| word.replace("*/sleep", "\"*/sleep\"")).collect();
+    let made = home.command(env!("CARGO_BIN_EXE_sillage")).args(&words).output().unwrap();
+    let text = String::from_utf8(made.stdout).unwrap();
+    assert_eq!(text, "Event sched_process_exec: Filter 'filename==\"*/sleep\"' successfully set\n");
+    assert_eq!(
+        home.ok("add-context -k -t procname -t tid"),
+        "kernel context procname added to all channels\nkernel context tid added to all channels\n"
+    );
+    let (code, text) = home.run("add-context -k -t nope");
+    assert!(code == 4 && text.contains("no kernel context is called nope"), "{code} {text}");
+    assert!(home.ok("add-context --list").contains("\nvpid\n"));
+    let (code, text) = home.run("enable-event -k sched_process_exit --filter nosuch==1");
+    assert!(code == 106 && text.contains("has no"), "{code} {text}");
+    home.ok("start");
+    commotion();
+    home.ok("destroy");
+    let text = read(&home, "out");
+    assert!(count(&text, "lttng_statedump_process_state") > 10, "{text}");
+    let execs: Vec<&str> = text.lines().filter(|line| line.contains(" sched_process_exec: ")).collect();
+    assert!(execs.len() >= 2 && execs.iter().all(|line| line.contains("/sleep\"")), "{execs:?}");
+    assert!(execs.iter().all(|line| line.contains("procname = \"")), "{execs:?}");
+}
+
+#[test]
 fn a_user_event_and_the_call_behind_it_are_in_order() {
     const ROUNDS: i32 = 1000;
     let Some(home) = kernel_home("order") else { return };

@@ -16,9 +16,11 @@ use sillage_model::{Domain, EventRule, Instrumentation};
 use sillage_protocol::control::{ErrorCode, EventInfo, Failure, KernelInfo, ListedEvents};
 use sillage_ring::{HeaderForm, Kind};
 use sillage_tracer_kernel::catalogue::{self, Bitness};
+use sillage_tracer_kernel::contexts::{self, Context, ContextError};
+use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
 use sillage_tracer_kernel::recipe::Type;
 use sillage_tracer_kernel::{Bell, Catalogue, Field, Kernel, metadata};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -96,10 +98,14 @@ impl Daemon {
             Err(failure) => KernelInfo { back_end: String::new(), lacks: vec![failure.detail] },
             Ok(tracer) => {
                 let count = tracer.catalogue.names().count();
-                let lacks = catalogue::missing_formats(&tracer.catalogue).map(String::from);
+                let priority = (!sillage_consumer::may_be_urgent()).then_some(
+                    "priority for the consumer, so a machine full of runnable tasks may cost records (setcap \
+                     cap_sys_nice+ep on the daemon's file, or ulimit -e 40)",
+                );
+                let lacks = [catalogue::missing_formats(&tracer.catalogue), priority].into_iter().flatten();
                 KernelInfo {
                     back_end: format!("eBPF, typed tracepoints; {count} events"),
-                    lacks: lacks.into_iter().collect(),
+                    lacks: lacks.map(String::from).collect(),
                 }
             }
         }
@@ -108,6 +114,10 @@ impl Daemon {
     /// The kernel's events with their fields.
     pub(crate) fn kernel_events(&mut self, which: ListedEvents) -> Result<Vec<EventInfo>, Failure> {
         let tracer = self.kernel()?;
+        if which == ListedEvents::Contexts {
+            let info = |name| EventInfo { name, fields: Vec::new() };
+            return Ok(contexts::names().map(info).collect());
+        }
         if which == ListedEvents::Syscalls {
             let info = |(name, bitness): (&str, Bitness)| {
                 let bits = match bitness {
@@ -132,26 +142,40 @@ impl Daemon {
     /// Whether the kernel can record what a rule asks for.
     pub(crate) fn check_kernel_rule(&mut self, rule: &EventRule) -> Result<(), Failure> {
         let refuse = |detail: String| Err(Failure { code: ErrorCode::KernelEnable, detail });
-        let tracer = self.kernel()?;
-        match &rule.instrumentation {
-            Instrumentation::Tracepoint if rule.pattern.has_star() => Ok(()),
-            Instrumentation::Tracepoint => {
-                let recipe = tracer.catalogue.recipe(&tracer.kernel, rule.pattern.as_str());
-                recipe.map(drop).or_else(|error| refuse(error.to_string()))
+        let Tracer { kernel, catalogue, .. } = self.kernel()?;
+        let (name, has_star) = (rule.pattern.as_str(), rule.pattern.has_star());
+        let known = match &rule.instrumentation {
+            _ if has_star => Ok(()),
+            Instrumentation::Tracepoint => catalogue.recipe(kernel, name).map(drop),
+            Instrumentation::Syscall => catalogue.check_syscall(name),
+            other => return refuse(format!("{} cannot be recorded yet", instrumentation_words(other))),
+        };
+        known.or_else(|error| refuse(error.to_string()))?;
+        let Some(text) = &rule.filter else { return Ok(()) };
+        // One of the events must have what the expression asks for; of a pattern's all may be strangers.
+        let mut refusal = None;
+        let events: Vec<&str> = names(rule, catalogue).collect();
+        for recipe in events.iter().filter_map(|event| catalogue.recipe(kernel, event).ok()) {
+            match Filter::new(kernel, &recipe, text) {
+                Ok(_) => return Ok(()),
+                Err(error @ FilterRefusal::Text(_)) => {
+                    return Err(Failure { code: ErrorCode::FilterInvalid, detail: error.to_string() });
+                }
+                Err(error) => refusal = Some(error),
             }
-            Instrumentation::Syscall if rule.pattern.has_star() => Ok(()),
-            Instrumentation::Syscall => {
-                let known = tracer.catalogue.check_syscall(rule.pattern.as_str());
-                known.or_else(|error| refuse(error.to_string()))
-            }
-            other => refuse(format!("{} cannot be recorded yet", instrumentation_words(other))),
+        }
+        match refusal.filter(|_| !has_star) {
+            Some(error) => Err(Failure { code: ErrorCode::FilterInvalid, detail: error.to_string() }),
+            None => Ok(()),
         }
     }
 
     /// Whether the kernel has a context of this name.
     pub(crate) fn check_kernel_context(&mut self, name: &str) -> Result<(), Failure> {
         self.kernel()?;
-        Err(Failure { code: ErrorCode::KernelContext, detail: format!("{name} cannot be recorded yet") })
+        let refused =
+            |error: ContextError| Failure { code: ErrorCode::KernelContext, detail: error.to_string() };
+        contexts::find(name).map(drop).map_err(refused)
     }
 
     /// Makes what a session needs to record the kernel, before it starts.
@@ -172,7 +196,7 @@ impl Daemon {
                 // What is enabled before the first start decides on the headers, as with LTTng.
                 let tracer = self.kernel()?;
                 for channel in session.channels.iter_mut().filter(|c| c.domain == Domain::Kernel) {
-                    let count = matching(channel, &tracer.catalogue).count() as u32;
+                    let count = matching(channel, &tracer.catalogue).len() as u32;
                     let fits = count < HeaderForm::Compact.extended_id();
                     channel.header = if fits { HeaderForm::Compact } else { HeaderForm::Large };
                 }
@@ -199,7 +223,7 @@ impl Daemon {
     /// Has the tracer know a channel with these rings.
     fn add_kernel_channel(&mut self, channel: &Channel, memory: Arc<RingMemory>) -> Result<(), Failure> {
         let failed = |detail: String| Failure { code: ErrorCode::KernelStart, detail };
-        let contexts = contexts(channel);
+        let contexts = contexts_of(channel);
         let tracer = self.kernel()?;
         let made = sillage_tracer_kernel::Channel::new(Arc::clone(&tracer.kernel), memory, &tracer.bell);
         tracer.tell(Order::Add {
@@ -216,7 +240,8 @@ impl Daemon {
     /// The metadata in front of a kernel trace's event classes.
     pub(crate) fn kernel_header(&self, session: &Session, uuid: [u8; 16], clock_offset: i64) -> String {
         let channels: Vec<&Channel> = session.of_domain(Domain::Kernel).collect();
-        let contexts: Vec<Vec<Field>> = channels.iter().map(|channel| contexts(channel)).collect();
+        let fields = |channel: &&Channel| contexts_of(channel).into_iter().map(|c| c.field).collect();
+        let contexts: Vec<Vec<Field>> = channels.iter().map(fields).collect();
         let streams: Vec<metadata::Stream<'_>> = channels
             .iter()
             .zip(&contexts)
@@ -274,7 +299,7 @@ impl Daemon {
         let Some(trace) = session.traces.get_mut(&Origin::Kernel) else { return Vec::new() };
         let mut wanted = Vec::new();
         let mut troubles = Vec::new();
-        for name in matching(channel, &tracer.catalogue).take(CLASSES_MAX) {
+        for (name, filters) in matching(channel, &tracer.catalogue).into_iter().take(CLASSES_MAX) {
             let recipe = match tracer.catalogue.recipe(&tracer.kernel, name) {
                 Ok(recipe) => recipe,
                 Err(error) => {
@@ -285,7 +310,7 @@ impl Daemon {
             let name: Arc<str> = name.into();
             let text = |id| metadata::event_class(&recipe, id, stream);
             if let Some(event_id) = trace.class(stream, Class::Kernel(Arc::clone(&name)), text) {
-                wanted.push(Wanted { name, event_id });
+                wanted.push(Wanted { name, event_id, filters });
             }
         }
         troubles.into_iter().for_each(|text| session.channels[index].trouble(text));
@@ -347,25 +372,40 @@ impl Daemon {
     }
 }
 
-/// The context fields of a channel.
-fn contexts(_channel: &Channel) -> Vec<Field> {
-    Vec::new()
+/// The contexts of a channel. They were there when they were added.
+fn contexts_of(channel: &Channel) -> Vec<Context> {
+    channel.contexts.iter().filter_map(|name| contexts::find(name).ok()).collect()
 }
 
-/// Names of the events that a channel records.
-fn matching<'a>(channel: &'a Channel, catalogue: &'a Catalogue) -> impl Iterator<Item = &'a str> {
-    let of = |kind| {
-        let rules = channel.rules.iter().filter(|rule| rule.enabled && channel.enabled);
-        let rules = rules.filter(move |rule| rule.instrumentation == kind);
-        rules.map(|rule| &rule.pattern).collect::<Vec<_>>()
-    };
-    let (tracepoints, calls) = (of(Instrumentation::Tracepoint), of(Instrumentation::Syscall));
-    let names = catalogue.names().filter(move |name| tracepoints.iter().any(|pattern| pattern.matches(name)));
-    let calls = catalogue.syscall_events(move |name| match name {
-        Some(name) => calls.iter().any(|pattern| pattern.matches(name)),
-        None => calls.iter().any(|pattern| pattern.as_str() == "*"),
-    });
-    names.chain(calls)
+/// Names of the events that a rule takes.
+fn names<'a>(rule: &'a EventRule, catalogue: &'a Catalogue) -> Box<dyn Iterator<Item = &'a str> + 'a> {
+    let pattern = &rule.pattern;
+    match rule.instrumentation {
+        Instrumentation::Tracepoint => Box::new(catalogue.names().filter(|name| pattern.matches(name))),
+        Instrumentation::Syscall => Box::new(catalogue.syscall_events(|name| match name {
+            Some(name) => pattern.matches(name),
+            None => pattern.as_str() == "*",
+        })),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+/// Names of the events that a channel records, with the filters of which they must pass one (none:
+/// always).
+fn matching<'a>(channel: &'a Channel, catalogue: &'a Catalogue) -> BTreeMap<&'a str, Vec<Arc<str>>> {
+    let mut found: BTreeMap<&str, Option<Vec<Arc<str>>>> = BTreeMap::new();
+    for rule in channel.rules.iter().filter(|rule| rule.enabled && channel.enabled) {
+        let filter: Option<Arc<str>> = rule.filter.as_deref().map(Arc::from);
+        for name in names(rule, catalogue) {
+            let filters = found.entry(name).or_insert_with(|| Some(Vec::new()));
+            match (&filter, filters.as_mut()) {
+                (Some(filter), Some(filters)) => filters.push(Arc::clone(filter)),
+                (None, _) => *filters = None,
+                (_, None) => {}
+            }
+        }
+    }
+    found.into_iter().map(|(name, filters)| (name, filters.unwrap_or_default())).collect()
 }
 
 fn instrumentation_words(instrumentation: &Instrumentation) -> &'static str {

@@ -6,7 +6,11 @@
 
 use crate::limits::KERNEL_LOOK_PERIOD;
 use rustix::event::EventfdFlags;
-use sillage_tracer_kernel::{Catalogue, Channel, Field, Kernel, guard};
+use sillage_bpf::Label;
+use sillage_tracer_kernel::contexts::{Context, counters::Counter};
+use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
+use sillage_tracer_kernel::program::Guard;
+use sillage_tracer_kernel::{Catalogue, Channel, Code, Field, GenerateError, Kernel, guard, statedump};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,6 +25,8 @@ pub(crate) struct Wanted {
     pub(crate) name: Arc<str>,
     /// Its number in the channel's records.
     pub(crate) event_id: u32,
+    /// Expressions of which it must pass one; none: it is recorded always.
+    pub(crate) filters: Vec<Arc<str>>,
 }
 
 /// What the thread is told.
@@ -31,8 +37,8 @@ pub(crate) enum Order {
         channel_id: u64,
         /// The channel.
         channel: Box<Channel>,
-        /// Fields in front of every event's.
-        contexts: Vec<Field>,
+        /// What stands in front of every event's fields.
+        contexts: Vec<Context>,
         /// What this process itself does is recorded too.
         include_self: bool,
         /// Where its losses outside of rings are shown.
@@ -109,6 +115,8 @@ impl AsFd for Mailbox {
 struct Recording {
     channel: Box<Channel>,
     contexts: Vec<Field>,
+    /// What counters among them count with.
+    _counters: Vec<Counter>,
     include_self: bool,
     lost: Arc<AtomicU64>,
     events: Vec<Wanted>,
@@ -146,7 +154,15 @@ impl Thread {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Add { channel_id, channel, contexts, include_self, lost } => {
-                let recording = Recording { channel, contexts, include_self, lost, events: Vec::new() };
+                let fields = contexts.iter().map(|context| context.field.clone()).collect();
+                let recording = Recording {
+                    channel,
+                    contexts: fields,
+                    _counters: contexts.into_iter().filter_map(|context| context.counter).collect(),
+                    include_self,
+                    lost,
+                    events: Vec::new(),
+                };
                 self.recordings.insert(channel_id, recording);
             }
             Order::Events { channel_id, events } => self.record(channel_id, events),
@@ -171,18 +187,21 @@ impl Thread {
         let gone = recording.events.iter().filter(|event| !events.contains(event));
         let gone: Vec<u32> = gone.map(|event| event.event_id).collect();
         gone.into_iter().for_each(|event_id| recording.channel.disable(event_id));
-        let not_us = guard::not_of(std::process::id());
-        for event in events.iter().filter(|event| !recording.events.contains(event)) {
-            let guards: &[sillage_tracer_kernel::program::Guard<'_>] =
-                if recording.include_self { &[] } else { &[&not_us] };
-            let done =
-                catalogue.recipe(kernel, &event.name).map_err(|error| error.to_string()).and_then(|recipe| {
-                    let enabled =
-                        recording.channel.enable(&recipe, event.event_id, &recording.contexts, guards);
-                    enabled.map_err(|error| error.to_string())
-                });
-            if let Err(text) = done {
+        let new: Vec<&Wanted> = events.iter().filter(|event| !recording.events.contains(event)).collect();
+        let mut dumps = false;
+        for event in new {
+            if catalogue.is_dumped(&event.name) {
+                dumps = true;
+            } else if let Err(text) = enable(kernel, catalogue, recording, event) {
                 trouble(format!("event {} is not recorded: {text}", event.name));
+            }
+        }
+        if dumps {
+            let id_of =
+                |name: &str| events.iter().find(|event| &*event.name == name).map(|event| event.event_id);
+            match statedump::run(&recording.channel, &recording.contexts, id_of) {
+                Ok(missing) => missing.into_iter().for_each(|text| trouble(format!("state dump: {text}"))),
+                Err(error) => trouble(format!("state dump: {error}")),
             }
         }
         recording.events = events;
@@ -194,4 +213,51 @@ impl Thread {
             recording.lost.store(loss.absent + loss.recursion, Ordering::Relaxed);
         }
     }
+}
+
+/// Loads and attaches an event.
+fn enable(
+    kernel: &Kernel,
+    catalogue: &Catalogue,
+    recording: &mut Recording,
+    event: &Wanted,
+) -> Result<(), String> {
+    let recipe = catalogue.recipe(kernel, &event.name).map_err(|error| error.to_string())?;
+    let mut filters = Vec::new();
+    for text in &event.filters {
+        match Filter::new(kernel, &recipe, text) {
+            Ok(filter) => filters.push(filter),
+            // What an event has not is not so, as with LTTng.
+            Err(FilterRefusal::Missing { .. }) => {}
+            Err(refusal) => return Err(format!("filter '{text}': {refusal}")),
+        }
+    }
+    if filters.is_empty() && !event.filters.is_empty() {
+        return Ok(());
+    }
+    let not_us = guard::not_of(std::process::id());
+    let passes = |code: &mut Code<'_>, reject| one_of(&filters, code, reject);
+    let mut guards: Vec<Guard<'_>> = Vec::new();
+    if !recording.include_self {
+        guards.push(&not_us);
+    }
+    if !filters.is_empty() {
+        guards.push(&passes);
+    }
+    let enabled = recording.channel.enable(&recipe, event.event_id, &recording.contexts, &guards);
+    enabled.map_err(|error| error.to_string())
+}
+
+/// Rejects what none of the filters lets pass.
+fn one_of(filters: &[Filter], code: &mut Code<'_>, reject: Label) -> Result<(), GenerateError> {
+    let pass = code.asm.label();
+    for filter in filters {
+        let next = code.asm.label();
+        filter.guard(code, next)?;
+        code.asm.jump(pass);
+        code.asm.bind(next);
+    }
+    code.asm.jump(reject);
+    code.asm.bind(pass);
+    Ok(())
 }

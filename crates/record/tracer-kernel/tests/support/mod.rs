@@ -4,7 +4,7 @@
 #![allow(dead_code)]
 
 use sillage_consumer::feed::Service;
-use sillage_consumer::{Command, Consumer, Counters, DoorbellMemory, Feed, Files, Finished, Place};
+use sillage_consumer::{Command, Consumer, Counters, DoorbellMemory, Feed, Files, Finished, Place, Urgency};
 use sillage_ring::{Geometry, HeaderForm, Kind};
 use sillage_tracer_kernel::metadata::{Header, Stream, event_class, header};
 use sillage_tracer_kernel::program::Guard;
@@ -61,7 +61,7 @@ impl Session {
         let doorbell = Arc::new(DoorbellMemory::create().unwrap());
         let finished = Arc::new(Finished::new().unwrap());
         let bell = Bell::start(Arc::clone(&doorbell)).unwrap();
-        let consumer = Consumer::start(doorbell, Arc::clone(&finished)).unwrap();
+        let consumer = Consumer::start(doorbell, Arc::clone(&finished), Urgency::Ahead).unwrap();
         let memory = Arc::new(Channel::rings(geometry, SET_ID).unwrap());
         let channel = Channel::new(Arc::clone(kernel), memory, &bell).unwrap();
         let counters = Arc::new(Counters::default());

@@ -303,13 +303,14 @@ fn print_kernel_events(events: &[EventInfo], which: ListedEvents, fields: bool) 
     match which {
         ListedEvents::Tracepoints => println!("Kernel events:\n-------------"),
         ListedEvents::Syscalls => println!("System calls:\n-------------"),
+        ListedEvents::Contexts => {}
     }
     for event in events {
         match which {
             ListedEvents::Tracepoints => {
                 println!("      {} (loglevel: {KERNEL_LEVEL}) (type: tracepoint)", event.name);
             }
-            ListedEvents::Syscalls => println!("      {}", event.name),
+            ListedEvents::Syscalls | ListedEvents::Contexts => println!("      {}", event.name),
         }
         for (name, kind) in event.fields.iter().filter(|_| fields) {
             println!("        field: {name} ({kind})");

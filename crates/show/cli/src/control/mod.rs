@@ -4,6 +4,7 @@
 //! program exits with. What LTTng says is said in LTTng's words, because scripts compare them.
 
 mod channel;
+mod context;
 mod count;
 mod daemon;
 mod event;
@@ -73,6 +74,8 @@ pub enum Verb {
     DisableEvent(event::Disable),
     /// Make traces whole whose daemon was killed or whose machine went down.
     Repair(repair::Arguments),
+    /// Add context fields to channels.
+    AddContext(context::Add),
     /// Show the version.
     Version,
     /// Run the session daemon.
@@ -213,6 +216,7 @@ pub fn run(general: &General, verb: Verb) -> ExitCode {
         Verb::EnableEvent(arguments) => event::enable(&context, &arguments),
         Verb::DisableEvent(arguments) => event::disable(&context, &arguments),
         Verb::Repair(arguments) => repair::repair(&context, &arguments),
+        Verb::AddContext(arguments) => context::add(&context, &arguments),
         Verb::Version => version(),
         Verb::Daemon(arguments) => daemon::daemon(&context, &arguments),
     };

@@ -130,9 +130,19 @@ pub fn create(context: &Context, arguments: &Create) -> Outcome {
 
 pub fn start(context: &Context, arguments: &Named) -> Outcome {
     let Some(session) = context.session(arguments.session.as_deref()) else { return ERROR };
-    match context.client().and_then(|mut client| client.start(&session)) {
-        Ok(()) => {
+    let started = context.client().and_then(|mut client| {
+        client.start(&session)?;
+        client.summary(&session)
+    });
+    match started {
+        Ok(summary) => {
             context.say(format_args!("Tracing started for session {session}"));
+            // What cannot be recorded is known by now.
+            for channel in &summary.channels {
+                for trouble in &channel.troubles {
+                    warning!("Channel {}: {trouble}", channel.channel);
+                }
+            }
             FINE
         }
         Err(error) => {
