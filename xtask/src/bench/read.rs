@@ -18,10 +18,12 @@ const CHANNEL: Channel<'_> = Channel {
     options: &["--discard", "--subbuf-size=4M", "--num-subbuf=4", "--blocking-timeout=inf"],
     flight_recorder: false,
 };
-/// Batches of 20,000 events of each of two threads; one more warms up.
+/// Batches of 20,000 events of each of two programs; one more warms up.
 const BATCHES: &str = "499";
 const EVENTS: f64 = 20e6;
 const ROUNDS: usize = 3;
+/// Runs of ours in a round: they are short, and a neighbour of the machine slows some of them.
+const OURS: usize = 3;
 /// Copies that make 10 GB of the large trace.
 const LONG_COPIES: &str = "52";
 
@@ -100,6 +102,13 @@ fn measure_all(built: &Built, out: &Path) -> anyhow::Result<()> {
             Some(80.0),
         ),
         case(
+            "20 M events: columns of time and payload, unmerged",
+            EVENTS,
+            None,
+            Run::Example("iterate", vec!["--columns", ust]),
+            None,
+        ),
+        case(
             "kernel, busy: every field",
             busy_events,
             Some(dummy(busy)),
@@ -141,14 +150,16 @@ fn measure_cases(
                 costs.entry((number, "theirs")).or_default().push(cost);
                 let _ = std::fs::remove_dir_all(copies);
             }
-            let cost = match &case.ours {
-                Run::Program(arguments) => {
-                    watch(Command::new(&built.sillage).arg("babeltrace2").args(arguments))?
-                }
-                Run::Example(name, arguments) => watch(Command::new(example(name)).args(arguments))?,
-            };
-            costs.entry((number, "ours")).or_default().push(cost);
-            let _ = std::fs::remove_dir_all(copies);
+            for _ in 0..OURS {
+                let cost = match &case.ours {
+                    Run::Program(arguments) => {
+                        watch(Command::new(&built.sillage).arg("babeltrace2").args(arguments))?
+                    }
+                    Run::Example(name, arguments) => watch(Command::new(example(name)).args(arguments))?,
+                };
+                costs.entry((number, "ours")).or_default().push(cost);
+                let _ = std::fs::remove_dir_all(copies);
+            }
         }
     }
     Ok(costs)
@@ -199,9 +210,17 @@ fn record(out: &Path, kept: &Path) -> anyhow::Result<()> {
     let program = compile("bench.c", out)?;
     let peer = Peer::lttng()?;
     peer.start(CHANNEL, &["bench:*"])?;
-    let mut traced = peer.program(&program);
-    traced.args(["int", BATCHES, "2"]).env("LTTNG_UST_ALLOW_BLOCKING", "1").stdout(Stdio::null());
-    run(&mut traced)?;
+    // One program on each of two CPUs: two streams that interleave.
+    let mut traced = Vec::new();
+    for cpu in ["0", "1"] {
+        let mut command = peer.program(Path::new("taskset"));
+        command.args(["-c", cpu]).arg(&program).args(["int", BATCHES, "1"]);
+        let command = command.env("LTTNG_UST_ALLOW_BLOCKING", "1").stdout(Stdio::null());
+        traced.push(command.spawn().context("taskset")?);
+    }
+    for mut program in traced {
+        ensure!(program.wait()?.success(), "the traced program failed");
+    }
     peer.finish()?;
     let found = Command::new("find").arg(peer.trace()).args(["-name", "metadata"]).output()?;
     let metadata = PathBuf::from(String::from_utf8(found.stdout)?.trim());
@@ -269,6 +288,10 @@ fn keep(
     let column = |number: usize, who: &'static str, pick: fn(&Cost) -> f64| {
         costs.get(&(number, who)).map(|costs| median(costs.iter().map(pick).collect()))
     };
+    let best = |number: usize| {
+        let costs = costs.get(&(number, "ours"))?;
+        costs.iter().map(|cost| cost.0).min_by(f64::total_cmp)
+    };
     let rows = cases.iter().enumerate().map(|(number, case)| {
         let rate = |seconds: f64| case.events / seconds / 1e6;
         let (theirs, ours) = (column(number, "theirs", |c| c.0), column(number, "ours", |c| c.0));
@@ -279,6 +302,7 @@ fn keep(
             case.name.to_string(),
             show(theirs.map(rate), 2),
             show(ours.map(rate), 1),
+            show(best(number).map(rate), 1),
             show(theirs.zip(ours).map(|(theirs, ours)| theirs / ours), 1),
             show(case.wanted, 0),
             show(column(number, "ours", |c| c.1), 1),
@@ -295,12 +319,12 @@ fn keep(
         floor["found"]
     ));
     section.paragraph(&format!(
-        "M events/s of whole programs, start included, medians of {ROUNDS} rounds in turn; one thread unless said; \
-         files on tmpfs. Every field by Babeltrace 2 is its `dummy` sink: it decodes all fields always. The kernel \
+        "M events/s of whole programs, start included, medians of {ROUNDS} rounds in turn, {OURS} runs of ours in \
+         each; the best of them shows what a neighbour of the machine took; one thread unless said; files on tmpfs. Every field by Babeltrace 2 is its `dummy` sink: it decodes all fields always. The kernel \
          traces are those of the real tracer, their packets repeated 8 and 12 times, later each time. Memory is the \
          peak of RssAnon of ours."
     ));
-    let head = ["case", "Babeltrace 2.0.4", "Sillage", "ratio", "wanted", "memory MB"];
+    let head = ["case", "Babeltrace 2.0.4", "Sillage", "its best", "ratio", "wanted", "memory MB"];
     section.table(&head, &rows.collect::<Vec<_>>());
     let passed = cases.iter().position(|case| case.name.ends_with("packets passed"));
     let seconds = passed.and_then(|number| column(number, "ours", |c| c.0)).unwrap_or(f64::INFINITY);
