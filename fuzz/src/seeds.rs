@@ -13,9 +13,11 @@ const STREAM_BYTES: usize = 8 << 10;
 
 /// The shared data, if it is there.
 pub fn shared() -> Option<PathBuf> {
-    let shared = std::env::var_os("SILLAGE_SHARED")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared"), PathBuf::from);
-    shared.join("traces").is_dir().then_some(shared)
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // Beside the project, wherever in it this is compiled.
+    let beside = here.ancestors().map(|directory| directory.join("shared"));
+    let told = std::env::var_os("SILLAGE_SHARED").map(PathBuf::from);
+    told.into_iter().chain(beside).find(|shared| shared.join("traces").is_dir())
 }
 
 /// Seeds of a target; only what needs no data when there is none.
@@ -110,9 +112,43 @@ fn built_in(target: &str) -> Vec<Vec<u8>> {
         _ => &[],
     };
     let mut out: Vec<Vec<u8>> = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
-    if target == "program" {
-        out.extend(program());
+    match target {
+        "program" => out.extend(program()),
+        "btf" => out.push(btf()),
+        _ => {}
     }
+    out
+}
+
+/// One type of each kind that refers to others, in this machine's byte order.
+fn btf() -> Vec<u8> {
+    let strings = b"\0int\0task\0a\0next\0list\0ON\0f\0";
+    let (int, task, a, next, list, on, f) = (1, 5, 10, 12, 17, 22, 25);
+    let info = |kind: u32, count: u32| kind << 24 | count;
+    let types: &[&[u32]] = &[
+        &[int, info(1, 0), 4, 0x0100_0020], // 1: int
+        &[0, info(2, 0), 3],                // 2: struct task *
+        &[task, info(4, 4), 40, a, 1, 0, next, 2, 64, list, 4, 128, 0, 5, 256], // 3: struct task
+        &[0, info(3, 0), 0, 1, 1, 4],       // 4: int[4]
+        &[0, info(5, 1), 8, f, 6, 0],       // 5: union { u }
+        &[a, info(8, 0), 7],                // 6: typedef
+        &[0, info(10, 0), 1],               // 7: const int
+        &[next, info(6, 1), 4, on, 1],      // 8: enum
+        &[next, info(19, 1), 8, on, 1, 1],  // 9: enum64
+        &[0, info(13, 2), 1, a, 2, 0, 0],   // 10: int (struct task *, ...)
+        &[f, info(12, 1), 10],              // 11: function
+        &[f, info(14, 0), 1, 0],            // 12: variable
+        &[list, info(15, 1), 4, 12, 0, 4],  // 13: section
+        &[a, info(17, 0), 3, 0],            // 14: tag
+    ];
+    let types: Vec<u32> = types.concat();
+    let mut out = 0xeb9f_u16.to_ne_bytes().to_vec();
+    out.extend([1, 0]);
+    for word in [24, 0, 4 * types.len() as u32, 4 * types.len() as u32, strings.len() as u32] {
+        out.extend(word.to_ne_bytes());
+    }
+    out.extend(types.into_iter().flat_map(u32::to_ne_bytes));
+    out.extend(strings);
     out
 }
 

@@ -5,10 +5,14 @@ use std::io::{Cursor, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sillage_ctf::message::{Event, Packet};
+use sillage_bpf::btf::{Btf, TypeId};
+use sillage_bpf::path::Access;
+use sillage_ctf::message::{Event, Message, Packet};
 use sillage_ctf::model::{ClockSnapshot, CtfVersion, Scope, Stream, Trace, TraceClass};
 use sillage_ctf::writer::{PacketValues, PacketWriter, TraceWriter};
 use sillage_ctf::{FieldVisitor, MetadataOptions, MetadataReader, Node, PacketDecoder, Value};
+use sillage_pipeline::sinks::pretty::{self, Pretty};
+use sillage_pipeline::sinks::{Output, Sink, Zone};
 use sillage_pipeline::sources::dmesg::{Dmesg, DmesgOptions};
 use sillage_pipeline::sources::live::{Link, Live, LiveOptions, LiveUrl, SessionNotFound};
 use sillage_pipeline::{Messages, Status};
@@ -54,8 +58,8 @@ fn metadata(data: &[u8], options: MetadataOptions) {
     }
 }
 
-/// Length of the metadata in the first four bytes, metadata, stream: every field of every event,
-/// and the events written again in both versions, all of them and every second one.
+/// Length of the metadata in the first four bytes, metadata, stream: every field of every event, their
+/// text, and the events written again in both versions, all of them and every second one.
 pub fn packets(data: &[u8]) {
     let Some((length, rest)) = data.split_first_chunk::<4>() else {
         return;
@@ -89,6 +93,12 @@ impl FieldVisitor for All {
 fn walk(class: &Arc<TraceClass>, trace: &TraceWriter, stream: &[u8], step: usize) {
     let mut decoder = PacketDecoder::new();
     let mut writer = PacketWriter::new();
+    let options = pretty::Options {
+        clock: pretty::ClockFormat::TimeOfDay { zone: Zone::Utc, with_date: true },
+        ..pretty::Options::default()
+    };
+    let output = Output::new(Box::new(std::io::sink()), "nowhere");
+    let mut text = Pretty::new(options, output, Box::new(std::io::sink()));
     let mut at = 0;
     // A packet is not smaller than a byte, but many of them tell no more than some.
     for _ in 0..64 {
@@ -116,12 +126,14 @@ fn walk(class: &Arc<TraceClass>, trace: &TraceWriter, stream: &[u8], step: usize
         let packet = Packet::of_decoder(&stream, clock, &info, data, &decoder);
         writer.begin(trace, &packet, PacketValues::default());
         let mut number = 0;
+        let _ = text.message(&Message::PacketBegin(packet));
         while let Ok(true) = decoder.next_event(stream_class, data) {
             let clock = Some(ClockSnapshot { cycles: decoder.clock(), ns: None });
             let Some(event) = Event::of_decoder(&stream, clock, data, &decoder) else {
                 break;
             };
             look(&event);
+            let _ = text.message(&Message::Event(event));
             if number % step == 0 && !writer.event(trace, &event) {
                 let values = PacketValues { begin: Some(decoder.clock()), ..PacketValues::default() };
                 writer.end(values);
@@ -161,6 +173,39 @@ fn depth_first(field: sillage_ctf::Field<'_>, left: &mut u32) {
     }
     for child in field.children() {
         depth_first(child, left);
+    }
+}
+
+/// The kernel's types, and the same bytes as those of a module: every type looked at in every way.
+pub fn btf(data: &[u8]) {
+    let Ok(kernel) = Btf::parse(data.to_vec()) else {
+        return;
+    };
+    types(&kernel, 0);
+    let first = kernel.end_id();
+    if let Ok(module) = Btf::parse_split(data.to_vec(), Arc::new(kernel)) {
+        types(&module, first);
+    }
+}
+
+/// Types from a number on; the many of a large input tell no more than some.
+fn types(btf: &Btf, first: u32) {
+    for id in (first..btf.end_id().saturating_add(2)).take(64).map(TypeId) {
+        let (kind, name) = (btf.kind(id), btf.name(id));
+        std::hint::black_box((btf.strip(id), btf.target(id), btf.array(id), btf.size(id), btf.integer(id)));
+        let members = btf.members(id).take(16).map(|(name, _)| name.to_owned());
+        for member in members.chain(["a".to_owned()]) {
+            std::hint::black_box(btf.member(id, &member));
+            for path in [format!("{member}->{member}"), format!("{member}[1].{member}")] {
+                let _ = (Access::resolve(btf, id, &path), Access::within(btf, id, &path));
+            }
+        }
+        std::hint::black_box((btf.parameters(id).count(), btf.labels(id).count()));
+        if let Some(found) = btf.find(kind, name) {
+            // Kinds of one namespace may stand for one another.
+            assert_eq!(btf.name(found), name);
+        }
+        std::hint::black_box(btf.names(kind, "a").count());
     }
 }
 

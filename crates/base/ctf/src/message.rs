@@ -187,8 +187,16 @@ impl<'a> Event<'a> {
     }
 
     /// Bytes of the packet that the event is in.
+    #[inline]
     pub fn packet_bytes(&self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// Where the record's fields start in the packet, after its header, and where it ends, in bits:
+    /// for whoever decodes it by a program of his own.
+    #[inline]
+    pub fn body_bits(&self) -> (u64, u64) {
+        (self.decoder.body_at_bits(), self.decoder.next_at_bits())
     }
 
     /// Where the record starts and ends in the packet, in bits.

@@ -1,156 +1,47 @@
 //! A session of LTTng's own daemons, watched by both faces of the program while it records, beside
 //! Debian's Babeltrace 2.
-//!
-//! The daemons run in a mount namespace of their own, so that they meet no other daemon and leave
-//! nothing behind. The test goes on when something has happened, never after a while.
+//! The test goes on when something has happened, never after a while.
 
+#[path = "../../../read/pipeline/tests/live/daemons.rs"]
+mod daemons;
 mod reading;
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use reading::{Done, Scratch, babeltrace2, files, ok, run, sillage};
+use daemons::{Daemons, free_port};
+use reading::{Done, babeltrace2, files, ok, run, sillage};
 use rustix::process::{Pid, Signal, kill_process};
-
-const SCRIPT: &str = r#"
-set -e
-mkdir -p /run/lttng "$BASE/home"
-mount -t tmpfs tmpfs /run/lttng
-mount -t tmpfs tmpfs /dev/shm
-export HOME="$BASE/home" LTTNG_HOME="$BASE/home"
-lttng-relayd -o "$BASE/relay" -C "tcp://127.0.0.1:$CONTROL" -D "tcp://127.0.0.1:$DATA" \
-	-L "tcp://127.0.0.1:$LIVE" >"$BASE/relayd.log" 2>&1 &
-relayd=$!
-trap 'kill $relayd $(cat "$BASE/sessiond.pid" 2>/dev/null) 2>/dev/null || true' EXIT
-until (: <"/dev/tcp/127.0.0.1/$LIVE") 2>/dev/null; do
-	kill -0 $relayd
-	read -t 0.05 <> <(:) || true
-done
-lttng-sessiond --no-kernel --daemonize --pidfile "$BASE/sessiond.pid" >"$BASE/sessiond.log" 2>&1
-for name in s0 s1 s2 s3 s4; do
-	lttng create $name --live=200000 --ctrl-url="tcp://127.0.0.1:$CONTROL" --data-url="tcp://127.0.0.1:$DATA"
-	lttng enable-event --userspace 'demo:*'
-	lttng start
-done >"$BASE/lttng.log" 2>&1
-echo ready
-read -r _
-"$BASE/demo" 1000
-echo ran
-read -r _
-"$BASE/demo" 500
-lttng destroy --all >>"$BASE/lttng.log" 2>&1
-echo destroyed
-read -r _
-"#;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-struct Daemons {
-    scratch: Scratch,
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    relay: String,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its number").port()
-}
-
-/// Why LTTng's daemons can not be run here.
-fn missing() -> Option<String> {
-    for tool in ["lttng", "lttng-relayd", "lttng-sessiond", "gcc", "unshare", "babeltrace2"] {
-        if Command::new(tool).arg("--version").output().is_err() {
-            return Some(format!("{tool} is not installed"));
-        }
-    }
-    let unshared = Command::new("unshare").args(["-m", "true"]).status();
-    (!unshared.is_ok_and(|status| status.success())).then(|| "no right to make a mount namespace".into())
-}
-
-fn build_demo(to: &str) -> bool {
-    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../read/pipeline/tests/programs");
-    let mut gcc = Command::new("gcc");
-    gcc.arg("-g").arg("-O1").arg("-I").arg(&programs).arg(programs.join("demo.c")).args(["-o", to]);
-    gcc.args(["-llttng-ust", "-ldl"]).status().is_ok_and(|status| status.success())
-}
-
-impl Daemons {
-    fn start() -> Option<Self> {
-        if let Some(why) = missing() {
-            eprintln!("SKIPPED: {why}");
-            return None;
-        }
-        let scratch = Scratch::new("cli-live");
-        if !build_demo(&scratch.path("demo")) {
-            eprintln!("SKIPPED: LTTng-UST's headers are not installed");
-            return None;
-        }
-        let live = free_port();
-        let mut child = Command::new("unshare")
-            .args(["-m", "bash", "-c", SCRIPT])
-            .env("BASE", &scratch.0)
-            .env("CONTROL", free_port().to_string())
-            .env("DATA", free_port().to_string())
-            .env("LIVE", live.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("unshare runs");
-        let input = child.stdin.take().expect("a pipe");
-        let output = BufReader::new(child.stdout.take().expect("a pipe"));
-        Some(Self { scratch, child, input, output, relay: format!("net://127.0.0.1:{live}") })
-    }
-
-    /// Waits until the script says this.
-    fn wait_for(&mut self, word: &str) {
-        let mut line = String::new();
-        self.output.read_line(&mut line).expect("the script speaks");
-        let log = |name: &str| std::fs::read_to_string(self.scratch.path(name)).unwrap_or_default();
-        assert_eq!(line.trim(), word, "{}{}{}", log("lttng.log"), log("sessiond.log"), log("relayd.log"));
-    }
-
-    fn go_on(&mut self) {
-        self.input.write_all(b"\n").expect("the script listens");
-    }
-
-    /// Waits until just these sessions are watched. (The relay lets a session have one viewer.)
-    fn wait_until_watched(&self, names: &[&str]) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let text = ok(&["babeltrace2", "-i", "lttng-live", &self.relay]);
-            let is_watched = |name: &str| {
-                let line = text.lines().find(|line| line.contains(&format!("/{name} (")));
-                line.is_some_and(|line| line.contains(" 1 client(s) connected"))
-            };
-            if ["s0", "s1", "s2", "s3", "s4"].iter().all(|name| is_watched(name) == names.contains(name)) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "waited in vain for {names:?}: {text}");
-        }
-    }
-
-    /// What Debian's Babeltrace shows of a session on the relay's disk.
-    fn on_disk(&self, name: &str) -> String {
-        let is_of = |path: &Path| {
-            path.file_name().is_some_and(|file| file == "metadata")
-                && path.to_string_lossy().contains(&format!("/{name}-"))
+/// Waits until just these sessions are watched. (The relay lets a session have one viewer.)
+fn wait_until_watched(daemons: &Daemons, names: &[&str]) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = ok(&["babeltrace2", "-i", "lttng-live", &daemons.relay]);
+        let is_watched = |name: &str| {
+            let line = text.lines().find(|line| line.contains(&format!("/{name} (")));
+            line.is_some_and(|line| line.contains(" 1 client(s) connected"))
         };
-        let found = files(&self.scratch.0.join("relay")).into_iter().find(|path| is_of(path));
-        let metadata = found.expect("the relay wrote it");
-        babeltrace2(&[metadata.parent().expect("a directory").to_str().expect("UTF-8")])
+        if ["s0", "s1", "s2", "s3", "s4"].iter().all(|name| is_watched(name) == names.contains(name)) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {names:?}: {text}");
     }
 }
 
-impl Drop for Daemons {
-    fn drop(&mut self) {
-        // The script goes on to its end, which ends the daemons.
-        let _ = self.input.write_all(b"\n\n\n");
-        let _ = self.child.wait();
-    }
+/// What Debian's Babeltrace shows of a session on the relay's disk.
+fn on_disk(daemons: &Daemons, name: &str) -> String {
+    let is_of = |path: &Path| {
+        path.file_name().is_some_and(|file| file == "metadata")
+            && path.to_string_lossy().contains(&format!("/{name}-"))
+    };
+    let found = files(&daemons.base.join("relay")).into_iter().find(|path| is_of(path));
+    let metadata = found.expect("the relay wrote it");
+    babeltrace2(&[metadata.parent().expect("a directory").to_str().expect("UTF-8")])
 }
 
 /// A program that watches, with its output read as it comes.
@@ -198,7 +89,7 @@ fn debian(arguments: &[&str]) -> Command {
 
 #[test]
 fn sessions_are_watched_as_babeltrace_watches_them() {
-    let Some(mut daemons) = Daemons::start() else { return };
+    let Some(mut daemons) = Daemons::start("cli-live", &["s0", "s1", "s2", "s3", "s4"]) else { return };
     daemons.wait_for("ready");
     let relay = daemons.relay.clone();
     let list = ok(&["babeltrace2", "-i", "lttng-live", &relay]);
@@ -222,12 +113,12 @@ fn sessions_are_watched_as_babeltrace_watches_them() {
     );
 
     // Viewers from the beginning on: both faces, Debian's, and one that writes a trace.
-    let to = daemons.scratch.path("merged");
+    let to = daemons.base.join("merged").to_str().expect("UTF-8").to_owned();
     let view = Viewer::start(sillage(&["view", &urls[0]]));
     let face = Viewer::start(sillage(&["babeltrace2", "-i", "lttng-live", &urls[1]]));
     let peer = Viewer::start(debian(&["-i", "lttng-live", &urls[2]]));
     let writer = Viewer::start(sillage(&["merge", &urls[3], "-o", &to]));
-    daemons.wait_until_watched(&["s0", "s1", "s2", "s3"]);
+    wait_until_watched(&daemons, &["s0", "s1", "s2", "s3"]);
     daemons.go_on();
     daemons.wait_for("ran");
     ctrl_c_ends_well(&daemons, &urls[4]);
@@ -236,14 +127,14 @@ fn sessions_are_watched_as_babeltrace_watches_them() {
     daemons.wait_for("destroyed");
     let (view, face, peer, writer) = (view.end(), face.end(), peer.end(), writer.end());
     assert_eq!((peer.code, peer.out.lines().count()), (0, 1500), "{}", peer.err);
-    assert!(peer.out == daemons.on_disk("s2"));
+    assert!(peer.out == on_disk(&daemons, "s2"));
     for (name, own) in [("s0", &view), ("s1", &face)] {
         assert_eq!((own.code, own.err.as_str()), (0, ""), "{name}");
-        let wanted = daemons.on_disk(name);
+        let wanted = on_disk(&daemons, name);
         assert!(own.out == wanted, "{name}:\n{}\nand on disk:\n{wanted}", own.out);
     }
     assert_eq!((writer.code, writer.err.as_str()), (0, ""));
-    assert!(babeltrace2(&[&to]) == daemons.on_disk("s3"));
+    assert!(babeltrace2(&[&to]) == on_disk(&daemons, "s3"));
 }
 
 /// Ctrl-C in the middle: all that came is shown, in whole lines, and that is no failure.
@@ -258,15 +149,15 @@ fn ctrl_c_ends_well(daemons: &Daemons, url: &str) {
         let done = viewer.end();
         assert_eq!((done.code, done.err.as_str()), (0, ""), "{format}");
         assert_eq!((done.out.lines().count(), done.out.ends_with('\n')), (900, true), "{format}");
-        daemons.wait_until_watched(&others);
+        wait_until_watched(&daemons, &others);
     }
     // So does Babeltrace's face. (Debian's own is killed by the signal.)
     let viewer = Viewer::start(sillage(&["babeltrace2", "-i", "lttng-live", url]));
-    daemons.wait_until_watched(&["s0", "s1", "s2", "s3", "s4"]);
+    wait_until_watched(&daemons, &["s0", "s1", "s2", "s3", "s4"]);
     viewer.interrupt();
     let done = viewer.end();
     assert_eq!((done.code, done.err.as_str()), (0, ""));
-    daemons.wait_until_watched(&others);
+    wait_until_watched(&daemons, &others);
     // So many events and no more.
     let done = run(&["view", "--from-start", "-n", "3", url]);
     assert_eq!((done.code, done.out.lines().count(), done.err.as_str()), (0, 3, ""));

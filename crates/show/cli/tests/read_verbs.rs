@@ -77,6 +77,30 @@ fn a_cut_is_a_trace_with_the_events_of_that_time() {
     }
 }
 
+/// Losses of a trace: events with a count, and losses without.
+fn losses(trace: &str) -> (u64, u64) {
+    let stats: serde_json::Value = serde_json::from_str(&ok(&["stats", "--json", trace])).expect("JSON");
+    let streams = stats["streams"].as_array().expect("streams");
+    let sum = |key: &str| streams.iter().filter_map(|stream| stream[key].as_u64()).sum();
+    (sum("lost_events"), sum("uncounted_losses"))
+}
+
+#[test]
+fn the_parts_of_a_cut_tell_the_whole_loss() {
+    let Some(trace) = trace("gen-ust-lost1") else { return };
+    let scratch = Scratch::new("cut-loss");
+    let (before, after) = (scratch.path("before"), scratch.path("after"));
+    // In the middle of the time in which 12043 events were lost.
+    ok(&["cut", &trace, "--end", "1795243189.200500000", "-o", &before]);
+    ok(&["cut", &trace, "--begin", "1795243189.200500001", "-o", &after]);
+    let (whole, parts) = (losses(&trace), [losses(&before), losses(&after)]);
+    assert_eq!(whole.1, 0);
+    assert!(parts[0].0 > 12_043, "{parts:?}");
+    // The second part says that there was a loss before its first packet's end; its count is with the
+    // first part.
+    assert_eq!((parts[0].0 + parts[1].0, parts[0].1, parts[1].1), (whole.0, 0, 1), "{parts:?}");
+}
+
 #[test]
 fn a_cut_of_a_kernel_trace_by_a_filter_holds_only_what_matches() {
     let Some(trace) = shared("reference/kernel-traces/analysis") else { return };

@@ -140,11 +140,13 @@ impl PacketDecoder {
     }
 
     /// Bit offset in the packet at which the record after the current one would start.
+    #[inline]
     pub fn next_at_bits(&self) -> u64 {
         self.record().map_or(self.next, Record::next)
     }
 
     /// Where the current record goes on after its header, in bits.
+    #[inline]
     pub(crate) fn body_at_bits(&self) -> u64 {
         self.record().map_or(self.next, |record| record.at + u64::from(record.starts[0]))
     }
@@ -214,6 +216,23 @@ impl PacketDecoder {
         self.current += 1;
         self.tables.reset_event();
         Some(clock)
+    }
+
+    /// Goes to the first of the records found already, behind the current one, whose clock is not
+    /// early; to the last of them, and false, when all are.
+    pub fn pass_found(&mut self, early: impl Fn(u64) -> bool) -> bool {
+        self.tables.reset_event();
+        let later = self.clocks_at_hand().get(1..).unwrap_or_default();
+        match later.iter().position(|clock| !early(*clock)) {
+            Some(passed) => {
+                self.current += 1 + passed;
+                true
+            }
+            None => {
+                self.current += later.len();
+                false
+            }
+        }
     }
 
     /// Goes to the next record, which was found already: see [`clocks_at_hand`](Self::clocks_at_hand).

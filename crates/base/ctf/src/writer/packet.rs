@@ -81,6 +81,9 @@ pub struct PacketWriter {
     /// Address of the source packet: events may come from elsewhere (see
     /// [`ExtendedStream`](super::ExtendedStream)).
     source_at: usize,
+    /// Bytes of the source that were copied behind the target's end, in case the records in them
+    /// come next.
+    ahead_bytes: u64,
     /// By position of the event class; see [`EventLayout::copy_align`](super::EventLayout).
     copy_aligns: Arc<[u64]>,
     /// Fewest bits of a timestamp in the headers of the source.
@@ -88,6 +91,8 @@ pub struct PacketWriter {
     open: bool,
 }
 
+/// Bytes that are copied ahead.
+const AHEAD_SIZE_BYTES: usize = 4096;
 /// No place in a packet.
 const NOWHERE: u64 = u64::MAX;
 
@@ -110,6 +115,7 @@ impl PacketWriter {
             clock: 0,
             source_next: NOWHERE,
             source_at: 0,
+            ahead_bytes: 0,
             copy_aligns: Arc::new([]),
             time_bits: 64,
             open: false,
@@ -152,6 +158,7 @@ impl PacketWriter {
         values: PacketValues,
     ) {
         self.out.clear();
+        self.ahead_bytes = 0;
         self.places.clear();
         self.taken_bytes = 0;
         let class = &packet.stream.class;
@@ -188,9 +195,10 @@ impl PacketWriter {
             && self.source_at == event.bytes.as_ptr() as usize
             && (start | at | next).is_multiple_of(8)
             && self.same_place(event, at, start)
-            && let Some(record) = event.bytes.get((start / 8) as usize..(next / 8) as usize)
+            && (self.ahead_bytes >= (next - start) / 8 || self.copy_ahead(event, start, next))
         {
-            self.out.put_bytes(record);
+            self.ahead_bytes -= (next - start) / 8;
+            self.out.at += next - start;
             self.source_next = next;
             if let Some(clock) = event.clock {
                 self.clock = clock.cycles;
@@ -202,6 +210,29 @@ impl PacketWriter {
             Some(layout) => self.unusual_event(class, layout, event, at),
             None => true,
         }
+    }
+
+    /// Copies the record, and what follows it in the source, to the target's end. One large copy is
+    /// much cheaper than many of a few bytes, and nearly always the next records come too.
+    #[inline(never)]
+    fn copy_ahead(&mut self, event: &Event<'_>, start: u64, next: u64) -> bool {
+        let from = (start / 8) as usize;
+        let size = ((next - start) / 8) as usize;
+        let Some(rest) = event.bytes.get(from..).filter(|rest| rest.len() >= size) else {
+            return false;
+        };
+        let copied = &rest[..rest.len().min(size.max(AHEAD_SIZE_BYTES))];
+        self.drop_ahead();
+        self.out.bytes.extend_from_slice(copied);
+        self.ahead_bytes = copied.len() as u64;
+        true
+    }
+
+    /// Takes away what was copied ahead.
+    #[inline]
+    fn drop_ahead(&mut self) {
+        self.ahead_bytes = 0;
+        self.out.bytes.truncate(self.out.at.div_ceil(8) as usize);
     }
 
     /// Whether the record would have the same bits at `at` as it has at `start`.
@@ -221,6 +252,7 @@ impl PacketWriter {
         event: &Event<'_>,
         at: u64,
     ) -> bool {
+        self.drop_ahead();
         let (start, next) = event.record_bits();
         let header_align = layout.header.slots.first().map_or(1, |slot| slot.align);
         let at = at.next_multiple_of(header_align);
@@ -309,6 +341,12 @@ impl PacketWriter {
         }
     }
 
+    /// How many whole bytes of the packet were not taken yet.
+    #[inline]
+    pub fn pending_size_bytes(&self) -> usize {
+        (self.out.at / 8) as usize
+    }
+
     /// The whole bytes of the packet that were not taken yet.
     pub fn pending(&self) -> &[u8] {
         &self.out.bytes[..(self.out.at / 8) as usize]
@@ -316,6 +354,7 @@ impl PacketWriter {
 
     /// Forgets [`pending`](Self::pending): they are written.
     pub fn take_pending(&mut self) {
+        self.drop_ahead();
         let whole = (self.out.at / 8) as usize;
         if self.taken_bytes == 0 {
             let head = (self.head_size_bits.div_ceil(8) as usize).min(whole);
@@ -329,6 +368,7 @@ impl PacketWriter {
 
     /// Ends the packet: sets its sizes and these values, pads it to a whole byte.
     pub fn end(&mut self, values: PacketValues) -> Finished<'_> {
+        self.drop_ahead();
         let content_size_bits = self.taken_bytes * 8 + self.out.at;
         self.out.align(8, self.taken_bytes * 8);
         let packet_size_bits = self.taken_bytes * 8 + self.out.at;

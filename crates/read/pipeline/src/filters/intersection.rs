@@ -14,6 +14,14 @@ pub type Intersection = Merge<Trimmer<Muxer<FilePackets>>>;
 /// # Errors
 /// A stream whose packets have no times, streams that have no common time, an unreadable file.
 pub fn intersect(source: &Source) -> Result<Intersection, Error> {
+    Ok(Merge::new(intersect_streams(source)?))
+}
+
+/// As [`intersect`], each stream by itself.
+///
+/// # Errors
+/// As [`intersect`].
+pub fn intersect_streams(source: &Source) -> Result<Vec<Trimmer<Muxer<FilePackets>>>, Error> {
     let ranges = source.stream_ranges()?;
     for trace in source.traces() {
         if !ranges.iter().any(|range| range.stream.trace.index == trace.index) {
@@ -25,7 +33,7 @@ pub fn intersect(source: &Source) -> Result<Intersection, Error> {
         let (begin, end) = common(&ranges, stream.trace.index)?;
         trimmed.push(Trimmer::new(messages, Some(Bound::Ns(begin)), Some(Bound::Ns(end)), Zone::Utc)?);
     }
-    Ok(Merge::new(trimmed))
+    Ok(trimmed)
 }
 
 /// Latest begin and earliest end of the streams of a trace.

@@ -11,7 +11,7 @@ mod merge;
 mod trimmer;
 
 pub use bound::{Bound, BoundError};
-pub use intersection::{Intersection, intersect};
+pub use intersection::{Intersection, intersect, intersect_streams};
 pub use matcher::Matcher;
 pub use merge::Merge;
 pub use trimmer::Trimmer;

@@ -7,11 +7,11 @@
 //! rows: they are counted by [`Csv::lost`].
 
 use sillage_ctf::model::{FieldKind, Scope};
-use sillage_ctf::{Event, Field, Message, Value};
+use sillage_ctf::{Discarded, Event, Field, Message, Value};
 
 use super::json::{push_fields, push_iso_time, push_real, push_text};
 use super::number::{push_i64, push_u64};
-use super::{Output, Sink, WallClock, Zone};
+use super::{Output, Records, Sink, WallClock, Zone};
 use crate::Error;
 
 /// Writes events as rows.
@@ -44,6 +44,12 @@ impl Csv {
     /// Losses seen so far: messages, not events.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+}
+
+impl Records for Csv {
+    fn output(&mut self) -> &mut Output {
+        &mut self.output
     }
 
     fn event(&mut self, event: &Event<'_>) {
@@ -78,6 +84,10 @@ impl Csv {
             }
         }
         out.extend_from_slice(b"\r\n");
+    }
+
+    fn lost(&mut self, _: &Discarded<'_>, _: &str) {
+        self.lost += 1;
     }
 }
 
@@ -182,17 +192,7 @@ fn push_cell(out: &mut Vec<u8>, text: &[u8]) {
 
 impl Sink for Csv {
     fn message(&mut self, message: &Message<'_>) -> Result<(), Error> {
-        match message {
-            Message::Event(event) => {
-                self.event(event);
-                self.output.settle()
-            }
-            Message::DiscardedEvents(_) | Message::DiscardedPackets(_) => {
-                self.lost += 1;
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+        self.take(message)
     }
 
     fn flush(&mut self) -> Result<(), Error> {

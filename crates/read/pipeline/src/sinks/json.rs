@@ -14,7 +14,7 @@ use sillage_ctf::model::{FieldKind, IntegerClass, Scope, Stream};
 use sillage_ctf::{Discarded, Event, FieldVisitor, Message, Node};
 
 use super::number::{LOWER, push_i64, push_u64};
-use super::{Output, Sink, WallClock, Zone};
+use super::{Output, Records, Sink, WallClock, Zone};
 use crate::Error;
 
 /// Writes events as JSON lines.
@@ -28,6 +28,12 @@ impl JsonLines {
     /// Writes to `output`; times are in UTC.
     pub fn new(output: Output) -> Self {
         Self { output, wall: WallClock::new(Zone::Utc, true) }
+    }
+}
+
+impl Records for JsonLines {
+    fn output(&mut self) -> &mut Output {
+        &mut self.output
     }
 
     fn event(&mut self, event: &Event<'_>) {
@@ -113,16 +119,17 @@ fn push_scope(out: &mut Vec<u8>, event: &Event<'_>, scope: Scope, key: &str) {
     let from = out.len();
     out.extend_from_slice(format!(",\"{key}\":").as_bytes());
     let body = out.len();
-    let mut writer = JsonFields { out, first: true, bare: false };
-    if !event.visit(scope, &mut writer) || (scope == Scope::PacketContext && out[body..] == *b"{}") {
+    if !push_fields(out, event, scope) || (scope == Scope::PacketContext && out[body..] == *b"{}") {
         out.truncate(from);
     }
 }
 
-/// Appends the fields of a scope as an object; false, and nothing, if the event has no such scope.
+/// Appends the fields of a scope as an object; false, and nothing, if the event has no such scope, or
+/// one that readers do not show.
 pub(super) fn push_fields(out: &mut Vec<u8>, event: &Event<'_>, scope: Scope) -> bool {
+    let from = out.len();
     let mut writer = JsonFields { out, first: true, bare: false };
-    event.visit(scope, &mut writer)
+    event.visit(scope, &mut writer) && out.len() > from
 }
 
 /// Appends text in quotes.
@@ -320,13 +327,7 @@ impl FieldVisitor for JsonFields<'_> {
 
 impl Sink for JsonLines {
     fn message(&mut self, message: &Message<'_>) -> Result<(), Error> {
-        match message {
-            Message::Event(event) => self.event(event),
-            Message::DiscardedEvents(loss) => self.lost(loss, "events"),
-            Message::DiscardedPackets(loss) => self.lost(loss, "packets"),
-            _ => return Ok(()),
-        }
-        self.output.settle()
+        self.take(message)
     }
 
     fn flush(&mut self) -> Result<(), Error> {

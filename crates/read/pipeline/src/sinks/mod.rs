@@ -16,8 +16,9 @@ mod json;
 mod perfetto;
 pub mod pretty;
 mod stats;
+pub mod streams;
 
-use sillage_ctf::{Message, Packet};
+use sillage_ctf::{Discarded, Event, Message, Packet};
 
 pub use counter::Counter;
 pub use csv::Csv;
@@ -86,6 +87,25 @@ impl<S: Sink + ?Sized> Sink for Box<S> {
     }
     fn finish(&mut self) -> Result<(), Error> {
         (**self).finish()
+    }
+}
+
+/// What writes one record for each event and each loss.
+trait Records {
+    fn output(&mut self) -> &mut Output;
+    fn event(&mut self, event: &Event<'_>);
+    /// `what` are `events` or `packets`.
+    fn lost(&mut self, loss: &Discarded<'_>, what: &str);
+
+    /// Takes any message, and writes if enough was gathered.
+    fn take(&mut self, message: &Message<'_>) -> Result<(), Error> {
+        match message {
+            Message::Event(event) => self.event(event),
+            Message::DiscardedEvents(loss) => self.lost(loss, "events"),
+            Message::DiscardedPackets(loss) => self.lost(loss, "packets"),
+            _ => return Ok(()),
+        }
+        self.output().settle()
     }
 }
 

@@ -41,14 +41,22 @@ fn push_long(out: &mut Vec<u8>, value: u64) {
     out.extend_from_slice(&digits8(low));
 }
 
-/// Appends a number below 10^8: all eight digits, moved left over the zeros in front, and then
-/// only as many as there are. Copies of a fixed size need no loop.
+/// Appends a number below 10^8. Copies of a fixed size need no loop.
 #[inline]
 fn push_short(out: &mut Vec<u8>, value: u32) {
+    let from = out.len();
+    let (digits, len) = short_digits(value);
+    out.extend_from_slice(&digits);
+    out.truncate(from + len);
+}
+
+/// The digits of a number below 10^8, and how many there are: all eight, moved left over the zeros
+/// in front.
+#[inline]
+pub(crate) fn short_digits(value: u32) -> ([u8; 8], usize) {
     let digits = u64::from_le_bytes(digits8(value));
     let zeros = ((digits ^ 0x3030_3030_3030_3030).trailing_zeros() / 8).min(7);
-    out.extend_from_slice(&(digits >> (8 * zeros)).to_le_bytes());
-    out.truncate(out.len() - zeros as usize);
+    ((digits >> (8 * zeros)).to_le_bytes(), 8 - zeros as usize)
 }
 
 /// Appends a decimal number with its sign.
@@ -63,7 +71,7 @@ pub(crate) fn push_i64(out: &mut Vec<u8>, value: i64) {
 /// Eight digits, zero-padded, of a number below 10^8. All of them at once: halves, pairs and digits
 /// are split in parallel in the lanes of a word by multiplying with the inverse of 100 and 10.
 #[inline]
-fn digits8(value: u32) -> [u8; 8] {
+pub(crate) fn digits8(value: u32) -> [u8; 8] {
     let (high, low) = (value / 10_000, value % 10_000);
     let halves = u64::from(high) | u64::from(low) << 32;
     let hundreds = ((halves * 10_486) >> 20) & 0x7f_0000_007f;
@@ -128,6 +136,12 @@ impl Piece {
         let mut head = [0; PIECE_SIZE_BYTES];
         head[..start.len()].copy_from_slice(start);
         Self { head, len: start.len(), tail: tail.into() }
+    }
+
+    /// The first bytes, of which those up to the length count, and what follows them.
+    #[inline]
+    pub(crate) fn parts(&self) -> (&[u8; PIECE_SIZE_BYTES], usize, &[u8]) {
+        (&self.head, self.len, &self.tail)
     }
 
     /// Appends the text.

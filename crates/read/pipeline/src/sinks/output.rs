@@ -11,6 +11,10 @@ use crate::Error;
 
 /// Bytes gathered before a write.
 const CHUNK_SIZE_BYTES: usize = 1 << 20;
+/// Bytes of lines gathered before a write: few enough to stay in the processor's second cache.
+const LANE_SIZE_BYTES: usize = 256 << 10;
+/// Room that [`Output::line`] gives at least.
+pub(crate) const LINE_SIZE_BYTES: usize = 16 << 10;
 
 /// A writer with a name and a buffer that sinks append to directly.
 pub struct Output {
@@ -19,6 +23,10 @@ pub struct Output {
     name: PathBuf,
     /// Bytes to write; sinks append here, then call [`settle`](Self::settle).
     pub bytes: Vec<u8>,
+    /// Lines that were made in place, before `bytes`; without room until the first.
+    lane: Box<[u8]>,
+    /// Bytes of the lane that hold lines.
+    lane_used: usize,
 }
 
 impl std::fmt::Debug for Output {
@@ -30,7 +38,7 @@ impl std::fmt::Debug for Output {
 impl Output {
     /// An output to `writer`; `name` is shown in errors.
     pub fn new(writer: Box<dyn Write + Send>, name: impl Into<PathBuf>) -> Self {
-        Self { writer, name: name.into(), bytes: Vec::with_capacity(CHUNK_SIZE_BYTES + (1 << 14)) }
+        Self { writer, name: name.into(), bytes: Vec::new(), lane: Box::default(), lane_used: 0 }
     }
 
     /// Standard output.
@@ -54,7 +62,44 @@ impl Output {
     /// As [`flush`](Self::flush).
     #[inline]
     pub fn settle(&mut self) -> Result<(), Error> {
-        if self.bytes.len() >= CHUNK_SIZE_BYTES { self.flush() } else { Ok(()) }
+        if self.bytes.len() >= CHUNK_SIZE_BYTES { self.write() } else { Ok(()) }
+    }
+
+    /// Room for a line, at least [`LINE_SIZE_BYTES`]: write from its start, then tell
+    /// [`take_line`](Self::take_line) how much. Faster than appending, for there is nothing to grow.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    #[inline]
+    pub(crate) fn line(&mut self) -> Result<&mut [u8], Error> {
+        if !self.bytes.is_empty() || self.lane.len() - self.lane_used < LINE_SIZE_BYTES {
+            self.make_room()?;
+        }
+        Ok(&mut self.lane[self.lane_used..])
+    }
+
+    /// Takes so many bytes of the room that [`line`](Self::line) gave.
+    #[inline]
+    pub(crate) fn take_line(&mut self, size_bytes: usize) {
+        self.lane_used = (self.lane_used + size_bytes).min(self.lane.len());
+    }
+
+    #[cold]
+    fn make_room(&mut self) -> Result<(), Error> {
+        if self.lane.is_empty() {
+            self.lane = vec![0; LANE_SIZE_BYTES].into();
+        }
+        // What was appended comes before the line.
+        let used = self.lane_used;
+        match self.lane.get_mut(used..used + self.bytes.len() + LINE_SIZE_BYTES) {
+            Some(room) => {
+                room[..self.bytes.len()].copy_from_slice(&self.bytes);
+                self.lane_used += self.bytes.len();
+                self.bytes.clear();
+                Ok(())
+            }
+            None => self.write(),
+        }
     }
 
     /// Writes everything.
@@ -62,12 +107,20 @@ impl Output {
     /// # Errors
     /// The system does not take it.
     pub fn flush(&mut self) -> Result<(), Error> {
-        if !self.bytes.is_empty() {
-            let result = self.writer.write_all(&self.bytes);
-            self.bytes.clear();
-            result.map_err(|error| Error::io(&self.name, error))?;
-        }
+        self.write()?;
         self.writer.flush().map_err(|error| Error::io(&self.name, error))
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        let mut result = Ok(());
+        for bytes in [&self.lane[..self.lane_used], &self.bytes] {
+            if !bytes.is_empty() && result.is_ok() {
+                result = self.writer.write_all(bytes);
+            }
+        }
+        self.lane_used = 0;
+        self.bytes.clear();
+        result.map_err(|error| Error::io(&self.name, error))
     }
 }
 

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use sillage_ctf::model::{EnvValue, FieldKind, Scope, Stream};
 use sillage_ctf::{Discarded, Event, Field, Message, Value};
 
-use super::{Output, Sink};
+use super::{Output, Records, Sink};
 use crate::Error;
 
 /// Numbers of fields.
@@ -208,6 +208,12 @@ impl Perfetto {
         self.event = event;
         self.end_packet();
     }
+}
+
+impl Records for Perfetto {
+    fn output(&mut self) -> &mut Output {
+        &mut self.output
+    }
 
     fn event(&mut self, event: &Event<'_>) {
         let ns = event.clock.and_then(|clock| clock.ns);
@@ -352,13 +358,7 @@ fn push_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
 
 impl Sink for Perfetto {
     fn message(&mut self, message: &Message<'_>) -> Result<(), Error> {
-        match message {
-            Message::Event(event) => self.event(event),
-            Message::DiscardedEvents(loss) => self.lost(loss, "events"),
-            Message::DiscardedPackets(loss) => self.lost(loss, "packets"),
-            _ => return Ok(()),
-        }
-        self.output.settle()
+        self.take(message)
     }
 
     fn flush(&mut self) -> Result<(), Error> {

@@ -46,6 +46,18 @@ pub struct StreamStats {
     pub uncounted_losses: u64,
 }
 
+impl StreamStats {
+    /// Adds the counts of another.
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.packets += other.packets;
+        self.size_bytes += other.size_bytes;
+        self.lost_events += other.lost_events;
+        self.lost_packets += other.lost_packets;
+        self.uncounted_losses += other.uncounted_losses;
+    }
+}
+
 /// Counts everything.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -64,6 +76,26 @@ impl Stats {
     /// Nothing counted yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Adds what was counted elsewhere, in other streams.
+    pub fn add(&mut self, other: Self) {
+        for event in other.events {
+            let at = self.enter_name(&event.name);
+            self.events[at].count += event.count;
+            self.events[at].size_bits += event.size_bits;
+        }
+        for stream in other.streams {
+            let same = |known: &&mut StreamStats| {
+                known.trace == stream.trace && known.class_id == stream.class_id && known.id == stream.id
+            };
+            match self.streams.iter_mut().find(same) {
+                Some(known) => known.add(&stream),
+                None => self.streams.push(stream),
+            }
+        }
+        self.first_ns = [self.first_ns, other.first_ns].into_iter().flatten().min();
+        self.last_ns = self.last_ns.max(other.last_ns);
     }
 
     /// Events by name, most frequent first.
@@ -132,12 +164,16 @@ impl Stats {
         }
     }
 
-    #[cold]
-    fn enter(&mut self, trace: usize, class: usize, name: &str) -> usize {
-        let at = *self.names.entry(name.to_owned()).or_insert_with(|| {
+    fn enter_name(&mut self, name: &str) -> usize {
+        *self.names.entry(name.to_owned()).or_insert_with(|| {
             self.events.push(EventStats { name: name.to_owned(), ..EventStats::default() });
             self.events.len() - 1
-        });
+        })
+    }
+
+    #[cold]
+    fn enter(&mut self, trace: usize, class: usize, name: &str) -> usize {
+        let at = self.enter_name(name);
         if self.kinds.len() <= trace {
             self.kinds.resize_with(trace + 1, Vec::new);
         }

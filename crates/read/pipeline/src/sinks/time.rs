@@ -42,21 +42,32 @@ pub struct WallClock {
     with_date: bool,
     second: i64,
     text: Vec<u8>,
-    /// `[HH:MM:SS.nnnnnnnnn] (+d.nnnnnnnnn) `, of which only the digits change.
+    /// `[TIME] (+d.nnnnnnnnn) `, of which only the digits change while the second is the same.
     frame: [u8; FRAME_SIZE_BYTES],
+    /// Where the nanoseconds are in it; 0 when the time has no room in it.
+    fraction_at: usize,
 }
 
 /// No second that a time is in, and far from overflow.
 const NO_SECOND: i64 = i64::MIN / NS_PER_S;
 
-/// Size of the text that [`WallClock::push_with_delta`] writes.
-const FRAME_SIZE_BYTES: usize = 36;
+/// Room for a time with its date and a difference.
+const FRAME_SIZE_BYTES: usize = 48;
+/// What follows the nanoseconds in the frame, without and with a difference.
+const FRAME_END: &[u8; 17] = b"] (+d.nnnnnnnnn) ";
+const SHORT_END_SIZE_BYTES: usize = 2;
 
 impl WallClock {
     /// A clock that writes `HH:MM:SS.nnnnnnnnn`, after `YYYY-MM-DD ` if `with_date`.
     pub fn new(zone: Zone, with_date: bool) -> Self {
-        let frame = *b"[HH:MM:SS.nnnnnnnnn] (+d.nnnnnnnnn) ";
-        Self { zone, with_date, second: NO_SECOND, text: Vec::with_capacity(24), frame }
+        Self {
+            zone,
+            with_date,
+            second: NO_SECOND,
+            text: Vec::with_capacity(24),
+            frame: [0; FRAME_SIZE_BYTES],
+            fraction_at: 0,
+        }
     }
 
     /// Appends the time at `ns`.
@@ -70,27 +81,39 @@ impl WallClock {
         out.extend_from_slice(&digits9(fraction));
     }
 
-    /// Appends `[TIME] (+DELTA) ` if the time has no date and the difference is less than ten
-    /// seconds and not negative; else nothing, and gives false.
+    /// `[TIME] ` or, with a difference, `[TIME] (+DELTA) ` in the first bytes of the array, and how
+    /// many those are. `None` for what has another form: times before 1970, differences that are
+    /// negative or of ten seconds and more.
     #[inline]
-    pub(crate) fn push_with_delta(&mut self, out: &mut Vec<u8>, ns: i64, delta_ns: i64) -> bool {
-        if ns < 0 || !(0..10 * NS_PER_S).contains(&delta_ns) || self.with_date {
-            return false;
-        }
+    pub(crate) fn stamp(
+        &mut self,
+        ns: i64,
+        delta_ns: Option<i64>,
+    ) -> Option<(&[u8; FRAME_SIZE_BYTES], usize)> {
         // No division as long as the second stays the same.
         let mut fraction = ns.wrapping_sub(self.second.wrapping_mul(NS_PER_S)).cast_unsigned();
         if fraction >= NS_PER_S as u64 {
+            if ns < 0 {
+                return None;
+            }
             let (second, rest) = split(ns);
             self.change(second);
             fraction = u64::from(rest);
         }
-        self.frame[10..19].copy_from_slice(&digits9(fraction as u32));
-        let (delta, fraction) =
-            if delta_ns < NS_PER_S { (0, delta_ns) } else { (delta_ns / NS_PER_S, delta_ns % NS_PER_S) };
-        self.frame[23] = b'0' + delta as u8;
-        self.frame[25..34].copy_from_slice(&digits9(fraction as u32));
-        out.extend_from_slice(&self.frame);
-        true
+        let at = self.fraction_at;
+        self.frame.get_mut(at..)?.first_chunk_mut().map(|text| *text = digits9(fraction as u32))?;
+        let Some(delta_ns) = delta_ns else {
+            return (at > 0).then_some((&self.frame, at + 9 + SHORT_END_SIZE_BYTES));
+        };
+        let (seconds, fraction) = match delta_ns {
+            0..NS_PER_S => (0, delta_ns),
+            _ if (0..10 * NS_PER_S).contains(&delta_ns) => (delta_ns / NS_PER_S, delta_ns % NS_PER_S),
+            _ => return None,
+        };
+        let end: &mut [u8; 17] = self.frame.get_mut(at + 9..)?.first_chunk_mut()?;
+        end[4] = b'0' + seconds as u8;
+        end[6..15].copy_from_slice(&digits9(fraction as u32));
+        (at > 0).then_some((&self.frame, at + 9 + FRAME_END.len()))
     }
 
     #[cold]
@@ -118,8 +141,13 @@ impl WallClock {
             self.text.extend_from_slice(&digits2(value));
             self.text.push(end);
         }
-        if let Some(time) = self.text.last_chunk::<9>() {
-            self.frame[1..10].copy_from_slice(time);
+        self.fraction_at = 0;
+        let at = 1 + self.text.len();
+        if let Some(frame) = self.frame.get_mut(..at + 9 + FRAME_END.len()) {
+            frame[0] = b'[';
+            frame[1..at].copy_from_slice(&self.text);
+            frame[at + 9..].copy_from_slice(FRAME_END);
+            self.fraction_at = at;
         }
     }
 }
@@ -182,16 +210,25 @@ mod tests {
     }
 
     #[test]
-    fn with_the_difference() {
-        let mut clock = WallClock::new(Zone::Utc, false);
-        let mut out = Vec::new();
-        assert!(clock.push_with_delta(&mut out, 3_661_000_000_005, 9_000_000_120));
-        assert!(clock.push_with_delta(&mut out, 3_662_123_456_789, 7));
-        assert!(!clock.push_with_delta(&mut out, 3_662_123_456_789, 10 * NS_PER_S));
-        assert!(!clock.push_with_delta(&mut out, 3_662_123_456_789, -1));
-        assert!(!clock.push_with_delta(&mut out, -1, 1));
-        let want = "[01:01:01.000000005] (+9.000000120) [01:01:02.123456789] (+0.000000007) ";
-        assert_eq!(String::from_utf8_lossy(&out), want);
+    fn stamps() {
+        let check = |date, ns, delta_ns, want: Option<&str>| {
+            let mut clock = WallClock::new(Zone::Utc, date);
+            // Of a second before, so that all of it has to change.
+            clock.stamp(1, None);
+            let text = clock.stamp(ns, delta_ns).map(|(text, len)| String::from_utf8_lossy(&text[..len]));
+            assert_eq!(text.as_deref(), want);
+        };
+        check(false, 3_661_000_000_005, None, Some("[01:01:01.000000005] "));
+        let want = Some("[01:01:01.000000005] (+9.000000120) ");
+        check(false, 3_661_000_000_005, Some(9_000_000_120), want);
+        check(false, 999_999_999, Some(7), Some("[00:00:00.999999999] (+0.000000007) "));
+        let want = Some("[2024-02-29 23:59:59.999999999] (+1.000000000) ");
+        check(true, 1_709_251_199_999_999_999, Some(NS_PER_S), want);
+        check(true, i64::MAX, None, Some("[2262-04-11 23:47:16.854775807] "));
+        check(false, 5, Some(10 * NS_PER_S), None);
+        check(false, 5, Some(-1), None);
+        check(false, -1, Some(1), None);
+        check(false, i64::MIN, None, None);
     }
 
     #[test]

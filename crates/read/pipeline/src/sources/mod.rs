@@ -26,4 +26,4 @@ pub use mux::{Muxer, SliceRange};
 pub use open::{Options, Source, StreamRange, open, open_all};
 pub use packets::{FilePackets, PacketPlace, PacketSource, PacketStep};
 pub use quirks::Quirks;
-pub use stream::StreamReader;
+pub use stream::{Position, StreamReader};

@@ -13,7 +13,7 @@ use sillage_ctf::{Message, Warning};
 use super::correlate::refusal;
 use super::packets::PacketSource;
 use super::plan::{Head, NEVER, Plan, sift_down};
-use super::stream::StreamReader;
+use super::stream::{Position, StreamReader};
 use crate::Error;
 use crate::messages::{Messages, Status};
 
@@ -96,6 +96,31 @@ impl<P: PacketSource> Muxer<P> {
     /// The readers, in the order of their rank.
     pub fn readers_mut(&mut self) -> impl Iterator<Item = &mut StreamReader<P>> {
         self.readers.iter_mut()
+    }
+
+    /// Leaves out the events before `ns`, of each stream up to its first that is not before it; none
+    /// is the end of that. All other messages come as they are.
+    pub(crate) fn skip_until(&mut self, ns: Option<i64>) {
+        self.land();
+        for reader in &mut self.readers {
+            reader.skip_until(ns);
+        }
+    }
+
+    /// Plans no further than to this time.
+    pub(crate) fn plan_until(&mut self, ns: Option<i64>) {
+        self.range.to_ns = ns;
+    }
+
+    /// Whether the next message is known to be an event before the time that is planned to.
+    #[inline]
+    pub(crate) fn has_plan(&self) -> bool {
+        !self.plan.is_empty()
+    }
+
+    /// Where the streams stand, in the order of their rank.
+    pub(crate) fn positions(&self) -> Vec<Position> {
+        self.readers.iter().map(StreamReader::position).collect()
     }
 
     /// Advances the streams that must be, until all have a head.

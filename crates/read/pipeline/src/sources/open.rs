@@ -354,6 +354,12 @@ impl Source {
         Muxer::slice(self.readers(), range)
     }
 
+    /// Bytes of all stream files, as far as they can be told.
+    pub fn size_bytes(&self) -> u64 {
+        let parts = self.streams.iter().flat_map(|stream| stream.parts.iter());
+        parts.filter_map(|part| Some(std::fs::metadata(&*part.path).ok()?.len())).sum()
+    }
+
     /// One muxer per stream, in the order of rank: for stream intersection, which trims before it
     /// merges, and for packet-wise work.
     pub fn messages_by_stream(&self) -> Vec<(Arc<Stream>, Muxer<FilePackets>)> {

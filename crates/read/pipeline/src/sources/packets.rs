@@ -30,7 +30,7 @@ pub enum PacketStep {
 }
 
 /// Where a packet is, for messages to people.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PacketPlace {
     /// File or other name of the stream.
     pub path: PathBuf,

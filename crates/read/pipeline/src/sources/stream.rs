@@ -10,7 +10,7 @@ use sillage_ctf::message::{Discarded, Event, Message, Packet, StreamEdge};
 use sillage_ctf::model::{ClockSnapshot, Stream};
 use sillage_ctf::{Columns, PacketDecoder, PacketInfo, Warning};
 
-use super::packets::{PacketSource, PacketStep};
+use super::packets::{PacketPlace, PacketSource, PacketStep};
 use super::quirks::Quirks;
 use crate::Error;
 use crate::messages::Status;
@@ -38,6 +38,15 @@ struct Loss {
     count: Option<u64>,
     begin: Option<u64>,
     end: Option<u64>,
+}
+
+/// Where a reader stands: two readers of one stream at equal positions give the same messages from
+/// there on, if the stream is not changed meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    at: At,
+    place: PacketPlace,
+    bit: u64,
 }
 
 /// What is kept of the packet before.
@@ -310,11 +319,12 @@ impl<P: PacketSource> StreamReader<P> {
                 return self.packet_end();
             }
             self.at = At::Event;
-            let early = match (self.from_ns, self.ns()) {
-                (Some(from), Some(ns)) => ns < from,
-                _ => false,
+            let Some(from) = self.from_ns else {
+                return Ok(Status::Ready);
             };
-            if !early {
+            let (clock, stream) = (self.clock, &self.stream);
+            let early = |cycles| clock.ns(stream, cycles).is_some_and(|ns| ns < from);
+            if !early(self.decoder.clock()) || self.decoder.pass_found(early) {
                 self.from_ns = None;
                 return Ok(Status::Ready);
             }
@@ -509,6 +519,26 @@ impl<P: PacketSource> StreamReader<P> {
         self.peeked = None;
         self.decoder.skip_rest();
         true
+    }
+
+    /// Where it stands.
+    pub fn position(&self) -> Position {
+        let is_over = matches!(self.at, At::Start | At::StreamEnd | At::Done);
+        Position {
+            at: self.at,
+            place: if is_over { PacketPlace::default() } else { self.packets.place() },
+            bit: if self.at == At::Event { self.decoder.event_at_bits() } else { 0 },
+        }
+    }
+
+    /// Leaves out the events before `ns` from here on, up to the first that is not before it; none
+    /// is the end of that.
+    pub(crate) fn skip_until(&mut self, ns: Option<i64>) {
+        self.from_ns = ns;
+        self.stepping = self.at == At::Event && ns.is_none();
+        if self.stepping {
+            self.date_events();
+        }
     }
 
     /// Starts again near a time: stream begin, then the packet that is open at `ns` and its events

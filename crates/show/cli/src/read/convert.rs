@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
+use sillage_pipeline::Error;
 use sillage_pipeline::ctf::model::CtfVersion;
 use sillage_pipeline::sinks::ctf::{CtfOptions, CtfSink};
 use sillage_pipeline::sinks::{Csv, JsonLines, Output, Perfetto, Sink, pretty};
 
 use super::input::{Input, Opened, pump};
 use super::progress::{Goes, Progress};
+use super::threads::{self, write_text};
 use super::{Outcome, say};
 
 /// `convert TRACE... -o OUTPUT`
@@ -105,18 +107,30 @@ pub fn convert(arguments: &ConvertArguments) -> Result<Outcome> {
         bail!("{} exists: remove it, or give another name", path.display());
     }
     let opened = input.selection.open(&input.paths)?;
+    if format == Format::Text
+        && let Some(slices) = threads::slices(&opened, input.selection.threads())?
+    {
+        let file = std::fs::File::create(path).map_err(|error| Error::io(path, error));
+        let file = file.context("can not write")?;
+        let mut progress = Progress::new(opened.source.as_ref(), Goes::Files);
+        let name = path.to_string_lossy();
+        return write_text(&slices, &opened, &text_options(input), (Box::new(file), &name), &mut progress);
+    }
     let output = Output::create(path).context("can not write")?;
     let sink: Box<dyn Sink> = match format {
         Format::Json => Box::new(JsonLines::new(output)),
         Format::Csv => Box::new(Csv::new(arguments.columns.clone(), output)),
         Format::Perfetto => Box::new(Perfetto::new(output)),
         Format::Ctf1 | Format::Ctf2 | Format::Text => {
-            let clock = pretty::ClockFormat::TimeOfDay { zone: input.selection.zone(), with_date: true };
-            let options = pretty::Options { clock, ..pretty::Options::default() };
-            Box::new(pretty::Pretty::new(options, output, Box::new(std::io::stderr())))
+            Box::new(pretty::Pretty::new(text_options(input), output, Box::new(std::io::stderr())))
         }
     };
     write(opened, sink)
+}
+
+fn text_options(input: &Input) -> pretty::Options {
+    let clock = pretty::ClockFormat::TimeOfDay { zone: input.selection.zone(), with_date: true };
+    pretty::Options { clock, ..pretty::Options::default() }
 }
 
 /// Runs `cut`.
@@ -158,7 +172,10 @@ fn write_ctf(input: &Input, path: &Path, version: CtfVersion) -> Result<Outcome>
     std::fs::create_dir_all(path).with_context(|| format!("can not write to {}", path.display()))?;
     let mut sink = CtfSink::new(CtfOptions { version, ..CtfOptions::new(path) });
     let mut progress = Progress::new(opened.source.as_ref(), Goes::Files);
-    let outcome = pump(&mut opened, &mut sink, &mut progress)?;
+    let outcome = match threads::copy(&opened, &mut sink, input.selection.threads(), &mut progress)? {
+        Some(outcome) => outcome,
+        None => pump(&mut opened, &mut sink, &mut progress)?,
+    };
     let created = sink.take_created();
     if created.is_empty() {
         eprintln!("warning: no stream is in what was asked for: nothing was written");

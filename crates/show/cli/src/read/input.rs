@@ -1,11 +1,12 @@
 //! What the reading verbs have in common: opening, ranges of time, filters, telling what is wrong.
 
 use std::io::ErrorKind;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use sillage_pipeline::ctf::{MetadataOptions, Warning};
+use sillage_pipeline::ctf::{MetadataError, MetadataOptions, Warning};
 use sillage_pipeline::filters::{Bound, Matcher, Trimmer, intersect};
 use sillage_pipeline::sinks::{Drained, Sink, Zone, drain};
 use sillage_pipeline::sources::live::{Live, Seek};
@@ -54,6 +55,9 @@ pub struct Selection {
     /// Refuse metadata that is not exactly as the specification says
     #[arg(long)]
     pub strict: bool,
+    /// Threads to read with; without it, one on each processor. What comes out is the same
+    #[arg(long, value_name = "COUNT")]
+    pub threads: Option<NonZero<usize>>,
     /// Of a live session, also what the relay has from before now
     #[arg(long)]
     pub from_start: bool,
@@ -64,6 +68,27 @@ pub struct Opened {
     /// The traces of files; none for a live session.
     pub source: Option<Source>,
     pub messages: AnyMessages,
+    /// What the messages are of the source.
+    pub parts: Parts,
+}
+
+/// Which part of a source is asked for.
+pub struct Parts {
+    pub begin: Option<Bound>,
+    pub end: Option<Bound>,
+    pub zone: Zone,
+    pub filter: Option<sillage_filter::Expression>,
+    pub intersection: bool,
+    /// Only so many events.
+    pub is_limited: bool,
+}
+
+impl Parts {
+    /// Whether nothing is left out.
+    pub fn is_everything(&self) -> bool {
+        let has_range = self.begin.is_some() || self.end.is_some() || self.intersection;
+        !has_range && self.filter.is_none() && !self.is_limited
+    }
 }
 
 /// The messages, the usual kinds by themselves so that the loop over them is compiled for them.
@@ -81,6 +106,11 @@ impl Selection {
     /// The zone of times.
     pub fn zone(&self) -> Zone {
         if self.utc { Zone::Utc } else { Zone::local() }
+    }
+
+    /// How many threads to read with.
+    pub fn threads(&self) -> usize {
+        self.threads.map_or_else(super::threads::default_count, NonZero::get)
     }
 
     /// Opens the traces at these paths, or the live session at this URL, and puts the filters behind
@@ -103,13 +133,21 @@ impl Selection {
         };
         let (begin, end) = (bound(&self.begin, "--begin")?, bound(&self.end, "--end")?);
         let is_trimmed = begin.is_some() || end.is_some();
+        let parts = Parts {
+            begin,
+            end,
+            zone: zone.clone(),
+            filter: filter.clone(),
+            intersection: self.stream_intersection,
+            is_limited: false,
+        };
         if let Some(live) = self.open_live(places)? {
             let messages = if is_trimmed {
                 AnyMessages::Any(Box::new(Trimmer::new(live, begin, end, zone)?))
             } else {
                 AnyMessages::Any(Box::new(live))
             };
-            return Ok(Opened { source: None, messages: matching(messages, filter) });
+            return Ok(Opened { source: None, messages: matching(messages, filter), parts });
         }
         let source = open_all(places, &Options { metadata: self.metadata_options(), ..Options::default() })?;
         warn(source.warnings());
@@ -119,7 +157,7 @@ impl Selection {
             (true, false) => AnyMessages::Any(Box::new(intersect(&source)?)),
             (true, true) => AnyMessages::Any(Box::new(Trimmer::new(intersect(&source)?, begin, end, zone)?)),
         };
-        Ok(Opened { source: Some(source), messages: matching(messages, filter) })
+        Ok(Opened { source: Some(source), messages: matching(messages, filter), parts })
     }
 
     fn metadata_options(&self) -> MetadataOptions {
@@ -155,7 +193,8 @@ impl Opened {
             AnyMessages::Files(messages) => Box::new(First::new(messages, count)),
             AnyMessages::Any(messages) => Box::new(First::new(messages, count)),
         };
-        Self { messages: AnyMessages::Any(messages), ..self }
+        let parts = Parts { is_limited: true, ..self.parts };
+        Self { messages: AnyMessages::Any(messages), parts, ..self }
     }
 }
 
@@ -179,6 +218,21 @@ pub fn warn(warnings: &[Warning]) {
             line => eprintln!("warning: metadata:{line}: {}", warning.message),
         }
     }
+}
+
+/// Tells of a stream that can not be read on.
+pub fn tell_fault(error: &Error) {
+    eprintln!("error: {error}");
+    if let Error::Metadata { source, .. } = error
+        && let Some(place) = place_in_text(source)
+    {
+        eprintln!("{place}");
+    }
+}
+
+/// The line of metadata that is wrong, and a caret under the place, if it has one.
+fn place_in_text(error: &MetadataError) -> Option<String> {
+    Some(error.with_source().split_once('\n')?.1.to_owned())
 }
 
 /// Gives a sink all messages. Streams that can not be read on are told, and the others go on.
@@ -222,12 +276,7 @@ where
             Ok(Drained::Pending) => std::thread::sleep(RETRY),
             // The stream is closed; the others can be read on.
             Err(error @ (Error::Decode { .. } | Error::Metadata { .. })) => {
-                progress.aside(|| {
-                    eprintln!("error: {error}");
-                    if let Error::Metadata { source, .. } = &error {
-                        eprintln!("{}", source.with_source());
-                    }
-                });
+                progress.aside(|| tell_fault(&error));
                 outcome = Outcome::Partial;
             }
             Err(error) => {
@@ -261,7 +310,7 @@ pub fn next_step(error: &anyhow::Error) -> Option<String> {
             }
             _ => None,
         },
-        Error::Metadata { source, .. } => Some(source.with_source()),
+        Error::Metadata { source, .. } => place_in_text(source),
         _ => None,
     }
 }

@@ -11,6 +11,7 @@ mod input;
 mod live;
 mod progress;
 mod stats;
+mod threads;
 mod view;
 
 use std::ffi::OsString;

@@ -45,6 +45,11 @@ impl Progress {
         Self { range_ns, started: Instant::now(), bar: None }
     }
 
+    /// Begin of the time, while the bar may still be shown.
+    pub fn begin_ns(&self) -> Option<i64> {
+        self.range_ns.map(|(begin, _)| begin)
+    }
+
     /// Tells where reading is.
     pub fn at(&mut self, ns: impl FnOnce() -> Option<i64>) {
         let Some((begin, end)) = self.range_ns else {

@@ -7,6 +7,7 @@ use sillage_pipeline::sinks::{EventStats, Stats, StreamStats};
 use super::Outcome;
 use super::input::{Input, pump};
 use super::progress::{Goes, Progress};
+use super::threads;
 
 /// `stats TRACE...`
 #[derive(Args, Debug)]
@@ -28,8 +29,15 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments) -> Result<Outcome> {
     let mut opened = arguments.input.selection.open(&arguments.input.paths)?;
     let mut progress = Progress::new(opened.source.as_ref(), Goes::Files);
-    let mut stats = Stats::new();
-    let outcome = pump(&mut opened, &mut stats, &mut progress)?;
+    let threads = arguments.input.selection.threads();
+    let (stats, outcome) = match threads::count(&opened, threads, &mut progress)? {
+        Some(counted) => counted,
+        None => {
+            let mut stats = Stats::new();
+            let outcome = pump(&mut opened, &mut stats, &mut progress)?;
+            (stats, outcome)
+        }
+    };
     let text = if arguments.json { json(&stats) } else { table(&stats, arguments.limit) };
     super::say(&text)?;
     Ok(outcome)
@@ -38,12 +46,7 @@ pub fn run(arguments: &Arguments) -> Result<Outcome> {
 /// Sums over streams.
 fn total(stats: &Stats) -> StreamStats {
     stats.streams().iter().fold(StreamStats::default(), |mut all, stream| {
-        all.events += stream.events;
-        all.packets += stream.packets;
-        all.size_bytes += stream.size_bytes;
-        all.lost_events += stream.lost_events;
-        all.lost_packets += stream.lost_packets;
-        all.uncounted_losses += stream.uncounted_losses;
+        all.add(stream);
         all
     })
 }

@@ -2,18 +2,20 @@
 //!
 //! Its options begin with LTTng's (`-t`, `-e`), so that scripts go on; the rest is ours.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
+use sillage_pipeline::Error;
 use sillage_pipeline::sinks::{Counter, Csv, JsonLines, Output, Sink, details, pretty};
 
 use super::Outcome;
 use super::input::{Selection, pump};
 use super::progress::{Goes, Progress};
+use super::threads::{slices, write_text};
 use crate::control::{General, place_of_trace};
 
 /// `view [SESSION | TRACE...]`
@@ -109,8 +111,17 @@ pub fn run(general: &General, arguments: &Arguments) -> Result<Outcome> {
     }
     let goes = if arguments.output.is_some() { Goes::Files } else { Goes::Stdout };
     let mut progress = Progress::new(opened.source.as_ref(), goes);
+    if let Some(path) = arguments.output.as_ref().filter(|path| path.is_file()) {
+        bail!("{} exists: remove it, or give another name", path.display());
+    }
+    if arguments.format == Form::Text
+        && let Some(slices) = slices(&opened, arguments.selection.threads())?
+    {
+        let options = arguments.text_options(arguments.is_colored());
+        let (name, output) = arguments.writer()?;
+        return write_text(&slices, &opened, &options, (output, &name), &mut progress);
+    }
     let output = match &arguments.output {
-        Some(path) if path.is_file() => bail!("{} exists: remove it, or give another name", path.display()),
         Some(path) => Output::create(path).context("can not write")?,
         None => Output::stdout(),
     };
@@ -146,8 +157,8 @@ impl Arguments {
         }
     }
 
-    fn sink(&self, output: Output) -> AnySink {
-        let color = match self.color {
+    fn is_colored(&self) -> bool {
+        match self.color {
             Color::Never => false,
             Color::Always => true,
             Color::Auto => {
@@ -155,7 +166,20 @@ impl Arguments {
                     && std::io::stdout().is_terminal()
                     && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
             }
+        }
+    }
+
+    /// Where the text goes, and its name in errors.
+    fn writer(&self) -> Result<(String, Box<dyn Write + Send>)> {
+        let Some(path) = &self.output else {
+            return Ok(("standard output".into(), Box::new(std::io::stdout())));
         };
+        let file = std::fs::File::create(path).map_err(|error| Error::io(path, error));
+        Ok((path.to_string_lossy().into_owned(), Box::new(file.context("can not write")?)))
+    }
+
+    fn sink(&self, output: Output) -> AnySink {
+        let color = self.is_colored();
         AnySink::Other(match self.format {
             Form::Text => {
                 let notes = Box::new(std::io::stderr());

@@ -7,6 +7,7 @@
 //! overwritten.
 
 mod naming;
+mod parts;
 mod stream;
 
 use std::collections::HashSet;
@@ -247,37 +248,17 @@ impl Sink for CtfSink {
 
 impl CtfSink {
     fn other(&mut self, message: &Message<'_>) -> Result<(), Error> {
-        match message {
-            Message::Event(event) => {
-                let (trace, file) = self.stream(event.stream)?;
-                file.event(trace, event)
-            }
-            Message::PacketBegin(packet) => {
-                let (trace, file) = self.stream(packet.stream)?;
-                file.packet_begin(trace, packet);
-                Ok(())
-            }
-            Message::PacketEnd(packet) => self.stream(packet.stream)?.1.packet_end(packet),
-            Message::DiscardedEvents(lost) => {
-                if !self.options.ignore_discarded_events {
-                    self.stream(lost.stream)?.1.discarded_events(lost);
-                }
-                Ok(())
-            }
-            Message::DiscardedPackets(lost) => {
-                if !self.options.ignore_discarded_packets {
-                    self.stream(lost.stream)?.1.discarded_packets(lost);
-                }
-                Ok(())
-            }
-            // A stream without packets has a file too.
-            Message::StreamBegin(edge) => self.stream(edge.stream).map(|_| ()),
-            Message::StreamEnd(edge) => {
-                let file = self.stream(edge.stream)?.1;
-                file.finish()
-            }
-            Message::Inactivity(_) => Ok(()),
+        if matches!(message, Message::Inactivity(_)) {
+            return Ok(());
         }
+        // A stream without packets has a file too.
+        let stream = message.stream();
+        let place = match self.find(stream) {
+            Some(place) => place,
+            None => self.enter(stream)?,
+        };
+        let entry = &mut self.streams[stream.index][place];
+        entry.file.message(&self.traces[entry.directory].writer, message, &self.options)
     }
 }
 

@@ -2,7 +2,9 @@
 //!
 //! The counters of lost events and packets are written so that a reader of the result finds the
 //! losses that were told here, no more and no less: packets that were cut off at the beginning are
-//! no loss, and neither is what the sink was asked to leave out.
+//! no loss, and neither is what the sink was asked to leave out. A loss without a count that the
+//! range of a cut runs through counts as the source's packet says, all of it: the part behind the cut
+//! has none then, so that the parts together tell the whole.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -11,9 +13,9 @@ use std::path::PathBuf;
 
 use sillage_ctf::index::{Entry, Header, UNKNOWN};
 use sillage_ctf::writer::{PacketValues, PacketWriter, TraceWriter, patch_packet};
-use sillage_ctf::{Discarded, Event, Packet, PacketInfo};
+use sillage_ctf::{Discarded, Event, Message, Packet, PacketInfo};
 
-use super::Index;
+use super::{CtfOptions, Index};
 use crate::Error;
 
 /// A packet goes to the file in pieces of this size.
@@ -31,13 +33,36 @@ pub(super) struct StreamSink {
     index: Option<IndexFile>,
     writer: PacketWriter,
     /// Losses told since the last packet.
-    lost_events: u64,
-    lost_packets: u64,
+    lost_events: Lost,
+    lost_packets: Lost,
+    /// Counters of the source's last packet.
+    source: (Option<u64>, Option<u64>),
     /// Counters of the last packet.
     last: Option<Counters>,
     /// Values of the packet that is open.
     values: PacketValues,
     info: PacketInfo,
+}
+
+/// Losses: their counts, and whether there was one without.
+#[derive(Debug, Clone, Copy, Default)]
+struct Lost {
+    count: u64,
+    uncounted: bool,
+}
+
+impl Lost {
+    fn add(&mut self, count: Option<u64>) {
+        self.count = self.count.saturating_add(count.unwrap_or(0));
+        self.uncounted |= count.is_none();
+    }
+
+    /// The sum, given how the source's counter went on from one packet to the next.
+    fn total(self, step: Option<u64>) -> u64 {
+        // At least something was lost: so Babeltrace, too, counts what nobody has counted.
+        let rest = if self.uncounted { step.unwrap_or(0).saturating_sub(self.count).max(1) } else { 0 };
+        self.count.saturating_add(rest)
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -55,24 +80,49 @@ impl StreamSink {
             file,
             offset: 0,
             writer: PacketWriter::new(),
-            lost_events: 0,
-            lost_packets: 0,
+            lost_events: Lost::default(),
+            lost_packets: Lost::default(),
+            source: (None, None),
             last: None,
             values: PacketValues::default(),
             info: PacketInfo::default(),
         })
     }
 
-    pub(super) fn discarded_events(&mut self, lost: &Discarded<'_>) {
-        self.lost_events = self.lost_events.saturating_add(lost.count.unwrap_or(1));
+    /// Takes any message of the stream.
+    pub(super) fn message(
+        &mut self,
+        trace: &TraceWriter,
+        message: &Message<'_>,
+        options: &CtfOptions,
+    ) -> Result<(), Error> {
+        match message {
+            Message::Event(event) => self.event(trace, event)?,
+            Message::PacketBegin(packet) => self.packet_begin(trace, packet),
+            Message::PacketEnd(packet) => self.packet_end(packet)?,
+            Message::DiscardedEvents(lost) if !options.ignore_discarded_events => self.discarded_events(lost),
+            Message::DiscardedPackets(lost) if !options.ignore_discarded_packets => {
+                self.discarded_packets(lost);
+            }
+            Message::StreamEnd(_) => self.finish()?,
+            Message::StreamBegin(_)
+            | Message::Inactivity(_)
+            | Message::DiscardedEvents(_)
+            | Message::DiscardedPackets(_) => {}
+        }
+        Ok(())
     }
 
-    pub(super) fn discarded_packets(&mut self, lost: &Discarded<'_>) {
-        self.lost_packets = self.lost_packets.saturating_add(lost.count.unwrap_or(1));
+    fn discarded_events(&mut self, lost: &Discarded<'_>) {
+        self.lost_events.add(lost.count);
+    }
+
+    fn discarded_packets(&mut self, lost: &Discarded<'_>) {
+        self.lost_packets.add(lost.count);
     }
 
     /// A packet begins.
-    pub(super) fn packet_begin(&mut self, trace: &TraceWriter, packet: &Packet<'_>) {
+    fn packet_begin(&mut self, trace: &TraceWriter, packet: &Packet<'_>) {
         self.take_values(packet);
         self.writer.begin(trace, packet, self.values);
     }
@@ -90,19 +140,25 @@ impl StreamSink {
 
     /// Replaces the source's counters by those that tell the losses that were told to us.
     fn count(&mut self) {
+        let step = |now: Option<u64>, before: Option<u64>| now?.checked_sub(before?);
+        let (events_before, sequence_before) = self.source;
+        let lost_events = self.lost_events.total(step(self.info.events_discarded, events_before));
+        let gap = step(self.info.sequence, sequence_before).and_then(|step| step.checked_sub(1));
+        let lost_packets = self.lost_packets.total(gap);
         let told = Counters {
             events_discarded: match &self.last {
-                Some(last) => last.events_discarded.wrapping_add(self.lost_events),
+                Some(last) => last.events_discarded.wrapping_add(lost_events),
                 // The first packet's counter means nothing unless a loss was told.
-                None if self.lost_events > 0 => self.info.events_discarded.unwrap_or(0),
+                None if lost_events > 0 => self.info.events_discarded.unwrap_or(0),
                 None => 0,
             },
             sequence: match &self.last {
-                Some(last) => last.sequence.wrapping_add(1).wrapping_add(self.lost_packets),
+                Some(last) => last.sequence.wrapping_add(1).wrapping_add(lost_packets),
                 None => self.info.sequence.unwrap_or(0),
             },
         };
-        (self.lost_events, self.lost_packets) = (0, 0);
+        (self.lost_events, self.lost_packets) = (Lost::default(), Lost::default());
+        self.source = (self.info.events_discarded, self.info.sequence);
         self.values.events_discarded = self.values.events_discarded.map(|_| told.events_discarded);
         self.values.sequence = self.values.sequence.map(|_| told.sequence);
         self.last = Some(told);
@@ -136,7 +192,7 @@ impl StreamSink {
         if !self.writer.event(trace, event) {
             self.split(trace, event)?;
         }
-        if self.writer.pending().len() >= PIECE_BYTES {
+        if self.writer.pending_size_bytes() >= PIECE_BYTES {
             self.write_pending()?;
         }
         Ok(())
@@ -166,7 +222,7 @@ impl StreamSink {
     }
 
     /// The packet ends.
-    pub(super) fn packet_end(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
+    fn packet_end(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
         if !self.writer.is_open() {
             return Ok(());
         }

@@ -11,8 +11,12 @@
 
 mod fields;
 mod head;
+mod line;
 mod options;
 mod palette;
+mod program;
+mod slices;
+mod turns;
 mod value;
 
 use std::io::Write;
@@ -22,10 +26,14 @@ use sillage_ctf::model::{ClockSnapshot, Scope, Stream, Trace};
 use sillage_ctf::{Discarded, Event, Message};
 
 pub use options::{ClockFormat, Dialect, Headings, Names, NegativeTimes, Options};
+pub use slices::{Slices, Watch};
 
 use self::fields::{FieldWriter, Forms};
 use self::head::head_of;
+use self::line::Line;
 use self::palette::Palette;
+use self::program::{Leads, Program};
+use self::turns::Share;
 use self::value::EnumStyle;
 use super::number::{Piece, push_padded, push_u64};
 use super::time::{WallClock, push_seconds};
@@ -44,11 +52,14 @@ pub struct Pretty {
     streams: Vec<Vec<StreamState>>,
     traces: Vec<TraceForms>,
     indexes: Vec<u64>,
-    /// Times are shown as `[TIME] (+DELTA) ` without colours.
+    /// Where the difference to an event is told that another worker writes; see [`slices`].
+    share: Option<Share>,
+    /// Whether events may be written by their programs: without colours and names in the header.
     is_plain: bool,
 }
 
-#[derive(Debug, Default)]
+/// Times of the event written last.
+#[derive(Debug, Default, Clone, Copy)]
 struct LastTimes {
     ns: Option<i64>,
     cycles: Option<u64>,
@@ -91,6 +102,8 @@ struct EventForms {
     payload_lead: Option<Piece>,
     specific: Forms,
     payload: Forms,
+    /// Writes all from the first scope on, if it can.
+    program: Option<Program>,
 }
 
 impl std::fmt::Debug for Pretty {
@@ -108,7 +121,7 @@ impl Pretty {
         };
         Self {
             palette: Palette::new(options.color),
-            is_plain: options.delta && !options.color && !options.names.header,
+            is_plain: !options.color && !options.names.header && wall.is_some(),
             options,
             wall,
             output,
@@ -117,10 +130,56 @@ impl Pretty {
             streams: Vec::new(),
             traces: Vec::new(),
             indexes: Vec::new(),
+            share: None,
         }
     }
 
+    #[inline]
     fn event(&mut self, event: &Event<'_>) -> Result<(), Error> {
+        if self.is_plain && self.event_by_program(event)?.is_some() {
+            return Ok(());
+        }
+        self.event_by_fields(event)
+    }
+
+    /// Writes an event of a usual kind; `None` and nothing when it has to be done field by field.
+    #[inline]
+    fn event_by_program(&mut self, event: &Event<'_>) -> Result<Option<()>, Error> {
+        let Some(place) = self.find(event.stream) else {
+            return Ok(None);
+        };
+        let Self { output, traces, streams, options, wall, times, .. } = self;
+        let state = &streams[event.stream.index][place];
+        let forms = traces[state.trace].events.get_mut(event.class.index);
+        let Some(own) = forms.and_then(|own| own.as_deref_mut()) else {
+            return Ok(None);
+        };
+        let Some(program) = &mut own.program else {
+            return Ok(None);
+        };
+        let ns = event.clock.and_then(|clock| clock.ns);
+        let mut line = Line::new(output.line()?);
+        let mut write = || {
+            if event.stream.class.clock.is_some() {
+                let delta_ns = ns?.wrapping_sub(times.ns?);
+                let (stamp, len) = wall.as_mut()?.stamp(ns?, options.delta.then_some(delta_ns))?;
+                line.put(stamp, len)?;
+            }
+            line.piece(&own.head)?;
+            line.piece(&state.packet)?;
+            program.run(&mut line, event)
+        };
+        if write().is_none() {
+            return Ok(None);
+        }
+        let len = line.len();
+        output.take_line(len);
+        times.ns = ns.or(times.ns);
+        Ok(Some(()))
+    }
+
+    #[inline(never)]
+    fn event_by_fields(&mut self, event: &Event<'_>) -> Result<(), Error> {
         let stream = event.stream;
         let place = match self.find(stream) {
             Some(place) => place,
@@ -179,15 +238,6 @@ impl Pretty {
     /// Writes the time and the time since the event before.
     #[inline]
     fn time(&mut self, clock: Option<ClockSnapshot>) -> Result<(), Error> {
-        if self.is_plain
-            && let Some(ns) = clock.and_then(|clock| clock.ns)
-            && let Some(last) = self.times.ns
-            && let Some(wall) = &mut self.wall
-            && wall.push_with_delta(&mut self.output.bytes, ns, ns.wrapping_sub(last))
-        {
-            self.times.ns = Some(ns);
-            return Ok(());
-        }
         let names = self.options.names.header;
         if names {
             push_name(&mut self.output.bytes, "timestamp", &self.palette);
@@ -195,20 +245,15 @@ impl Pretty {
             self.output.bytes.push(b'[');
         }
         self.output.bytes.extend_from_slice(self.palette.timestamp);
-        let cycles = matches!(self.options.clock, ClockFormat::Cycles);
-        let (mut delta_ns, mut delta_cycles) = (None, None);
-        if cycles {
-            let value = clock.map(|clock| clock.cycles);
-            match value {
-                Some(value) => push_padded(&mut self.output.bytes, value, 20),
+        let is_cycles = matches!(self.options.clock, ClockFormat::Cycles);
+        let before = self.times;
+        if is_cycles {
+            match clock {
+                Some(clock) => push_padded(&mut self.output.bytes, clock.cycles, 20),
                 None => self.output.bytes.extend_from_slice(b"????????????????????"),
             }
-            if let Some(value) = value {
-                delta_cycles = self.times.cycles.map(|last| value.wrapping_sub(last));
-                self.times.cycles = Some(value);
-            }
+            self.times.cycles = clock.map(|clock| clock.cycles).or(before.cycles);
         } else if let Some(ns) = clock.and_then(|clock| clock.ns) {
-            delta_ns = self.times.ns.map(|last| ns.wrapping_sub(last).cast_unsigned());
             self.times.ns = Some(ns);
             self.push_time(ns)?;
         } else {
@@ -229,18 +274,23 @@ impl Pretty {
         } else {
             out.extend_from_slice(b"(+");
         }
-        match (cycles, delta_cycles, delta_ns) {
-            (true, Some(delta), _) => push_padded(out, delta, 12),
-            (true, None, _) => out.extend_from_slice(b"????????????"),
-            (false, _, Some(delta)) => {
-                push_u64(out, delta / 1_000_000_000);
-                out.push(b'.');
-                out.extend_from_slice(&super::number::digits9((delta % 1_000_000_000) as u32));
+        let own = LastTimes {
+            ns: clock.and_then(|clock| clock.ns).filter(|_| !is_cycles),
+            cycles: clock.map(|clock| clock.cycles).filter(|_| is_cycles),
+            ..LastTimes::default()
+        };
+        let is_first = before.ns.is_none() && before.cycles.is_none();
+        match &self.share {
+            // The event before is in the slice of another worker.
+            Some(share) if is_first && (own.ns.is_some() || own.cycles.is_some()) => {
+                let share = share.clone();
+                self.output.flush()?;
+                share.difference(own)?;
             }
-            (false, _, None) => out.extend_from_slice(b"?.?????????"),
+            _ => push_difference(&mut self.output.bytes, is_cycles, before, own),
         }
         if !names {
-            out.extend_from_slice(b") ");
+            self.output.bytes.extend_from_slice(b") ");
         }
         Ok(())
     }
@@ -427,17 +477,49 @@ impl TraceForms {
                 if options.names.scope {
                     push_name(&mut text, title, palette);
                 }
-                Piece::new(&text)
+                text
             })
         };
+        let common = lead(event.stream.class.common_context.is_some(), "stream.event.context");
+        let specific = lead(event.class.specific_context.is_some(), "event.context");
+        let payload = lead(event.class.payload.is_some(), "event.fields");
+        let leads = Leads {
+            common: common.as_deref(),
+            specific: specific.as_deref(),
+            payload: payload.as_deref(),
+            context_names: options.names.context,
+            payload_names: options.names.payload,
+        };
+        let piece = |text: &Option<Vec<u8>>| text.as_deref().map(Piece::new);
         self.events[index] = Some(Box::new(EventForms {
             head: Piece::new(&head_of(event, options, palette)),
-            common_lead: lead(event.stream.class.common_context.is_some(), "stream.event.context"),
-            specific_lead: lead(event.class.specific_context.is_some(), "event.context"),
-            payload_lead: lead(event.class.payload.is_some(), "event.fields"),
+            common_lead: piece(&common),
+            specific_lead: piece(&specific),
+            payload_lead: piece(&payload),
             specific: Forms::default(),
             payload: Forms::default(),
+            program: Program::compile(event, &leads, self.style),
         }));
+    }
+}
+
+/// Appends the time from one event to another.
+fn push_difference(out: &mut Vec<u8>, is_cycles: bool, before: LastTimes, now: LastTimes) {
+    if is_cycles {
+        match (before.cycles, now.cycles) {
+            (Some(before), Some(now)) => push_padded(out, now.wrapping_sub(before), 12),
+            _ => out.extend_from_slice(b"????????????"),
+        }
+        return;
+    }
+    match (before.ns, now.ns) {
+        (Some(before), Some(now)) => {
+            let delta = now.wrapping_sub(before).cast_unsigned();
+            push_u64(out, delta / 1_000_000_000);
+            out.push(b'.');
+            out.extend_from_slice(&super::number::digits9((delta % 1_000_000_000) as u32));
+        }
+        _ => out.extend_from_slice(b"?.?????????"),
     }
 }
 

@@ -3,7 +3,7 @@
 use sillage_ctf::model::{BitFlag, DisplayBase, IntegerClass};
 
 use super::palette::Palette;
-use crate::sinks::number::{UPPER, push_i64, push_radix, push_u64};
+use crate::sinks::number::{LOWER, UPPER, push_i64, push_radix, push_u64};
 
 /// How an integer of a class is written, decided once.
 #[derive(Debug, Clone, Copy)]
@@ -74,14 +74,16 @@ pub(super) fn push_quoted(out: &mut Vec<u8>, text: &[u8]) {
     let mut rest = text;
     while let Some(at) = rest.iter().position(|byte| ESCAPED[usize::from(*byte)]) {
         out.extend_from_slice(&rest[..at]);
-        push_escape(out, rest[at]);
+        let (text, len) = escape(rest[at]);
+        out.extend_from_slice(&text[..len]);
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
     out.push(b'"');
 }
 
-fn push_escape(out: &mut Vec<u8>, byte: u8) {
+/// What stands for a byte that can not stand as it is, in the first bytes of the array.
+pub(super) fn escape(byte: u8) -> ([u8; 4], usize) {
     let letter = match byte {
         b'\\' | b'\'' | b'"' | b'?' => byte,
         0x07 => b'a',
@@ -92,15 +94,9 @@ fn push_escape(out: &mut Vec<u8>, byte: u8) {
         b'\r' => b'r',
         b'\t' => b't',
         0x0b => b'v',
-        _ => {
-            const HEX: &[u8; 16] = crate::sinks::number::LOWER;
-            let digits = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
-            out.extend_from_slice(b"\\x");
-            out.extend_from_slice(&digits);
-            return;
-        }
+        _ => return ([b'\\', b'x', LOWER[usize::from(byte >> 4)], LOWER[usize::from(byte & 15)]], 4),
     };
-    out.extend_from_slice(&[b'\\', letter]);
+    ([b'\\', letter, 0, 0], 2)
 }
 
 /// How labels of an enumeration are put together.
