@@ -135,6 +135,8 @@ pub(crate) struct Kept {
     pub(crate) current: bool,
     /// The first argument, which is an untyped pointer to this struct.
     pub(crate) first: Option<&'static str>,
+    /// Arguments are pointers of which the verifier knows that they may be null, and wants it excluded.
+    pub(crate) nullable: bool,
 }
 
 /// A value put aside.
@@ -481,6 +483,9 @@ impl<'a> Code<'a> {
     /// one of them is.
     fn follow(&mut self, access: &Access, null: Label) -> Result<(), GenerateError> {
         self.unless_null(null);
+        if self.kept.nullable {
+            self.asm.jump_if(Cond::Eq, R1, 0, null);
+        }
         for offset in &access.loads {
             self.read(*offset, Width::B8)?;
             self.unless_null(null);
@@ -880,7 +885,8 @@ impl<'a> Code<'a> {
         self.asm.mov(R0, 1);
         self.asm.bind(read);
         self.asm.alu(Alu::Add, R9, R0);
-        self.end_variable();
+        // So that the verifier follows what comes behind once, not for either outcome.
+        self.forget_length();
     }
 
     /// Appends a count and as many bytes of the kernel.

@@ -85,7 +85,7 @@ fn generate(kernel: &Kernel, side: Side, places: i32, reads: Reads) -> Result<Ve
     use Reg::*;
     let first = (side == Side::Exit).then_some(SYSCALL_REGISTERS);
     let arguments = arguments(kernel.btf(), side.tracepoint())?;
-    let mut code = Code::new(kernel.btf(), arguments, reads, Kept { current: false, first });
+    let mut code = Code::new(kernel.btf(), arguments, reads, Kept { first, ..Kept::default() });
     let [known, native, end] = code.asm.labels();
     code.begin()?;
     match side {

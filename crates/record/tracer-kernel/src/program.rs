@@ -27,8 +27,9 @@ use Reg::*;
 /// What the first argument of the system calls' tracepoints points to. Their programs are untyped: the
 /// kernel searches all its types to check a typed one, which takes a millisecond for each.
 pub(crate) const SYSCALL_REGISTERS: &str = "pt_regs";
-/// Attempts to reserve before a record is given up.
-const ATTEMPTS: i32 = 8;
+/// Attempts to reserve before a record is given up: each but the last was interrupted by another record,
+/// and a task can be by a softirq, that by an interrupt and that by an NMI. The verifier follows each.
+const ATTEMPTS: i32 = 4;
 /// Staging slots of a CPU: task, softirq, hardirq and NMI, each once.
 pub const STAGES: u32 = 4;
 /// Bytes of a staging slot: the owner's word, and a payload that overran its limit by one field.
@@ -128,8 +129,9 @@ pub fn generate(spec: &Spec<'_>, reads: Reads) -> Result<Vec<Insn>, GenerateErro
         let better = program.code.wants_current();
         Ok::<_, GenerateError>((program.finish()?, better))
     };
-    let (insns, better) = make(Kept { current: false, first })?;
-    if better { Ok(make(Kept { current: true, first })?.0) } else { Ok(insns) }
+    let nullable = matches!(spec.recipe.hook, Hook::Iterator(_));
+    let (insns, better) = make(Kept { current: false, first, nullable })?;
+    if better { Ok(make(Kept { current: true, first, nullable })?.0) } else { Ok(insns) }
 }
 
 struct Program<'a> {

@@ -125,3 +125,55 @@ fn every_recipe_whose_tracepoint_this_kernel_has_gives_a_program() {
     }
     assert!(made > 100, "{made} recipes fit this kernel");
 }
+
+/// The document of all events, from the tables.
+fn document(oracle: &BTreeMap<String, String>) -> String {
+    use crate::syscalls::{Abi, recipes};
+    let mut out = String::from(
+        "# Kernel events\n\nMade from the tables of `sillage-tracer-kernel` by its tests. *Equal* means: name, \
+         fields, widths, signs, bases and labels are those of the list of LTTng's real kernel tracer.\n\n\
+         | events | equal to LTTng's | beyond its list | missing |\n|---|---|---|---|\n",
+    );
+    let mut row = |title: &str, names: Vec<String>, missing: usize| {
+        let equal = names.iter().filter(|name| oracle.contains_key(*name)).count();
+        out += &format!("| {title} | {equal} | {} | {missing} |\n", names.len() - equal);
+    };
+    let call = |abi: Abi| recipes(abi).map(|recipe| recipe.name.to_string()).collect();
+    row("system calls of 64-bit programs, entries and exits", call(Abi::Native), 0);
+    row("system calls of 32-bit programs, entries and exits", call(Abi::Compat), 0);
+    let tables = all().chain(crate::statedump::events()).map(|recipe| recipe.name.to_string());
+    let tables: Vec<String> = tables.collect();
+    let syscall = |name: &String| name.contains("syscall_entry_") || name.contains("syscall_exit_");
+    let missing: Vec<&String> =
+        oracle.keys().filter(|name: &&String| !syscall(name) && !tables.contains(*name)).collect();
+    row("tracepoints and the state dump", tables, missing.len());
+    out += "\nEvery other tracepoint of the running kernel is recorded from the format that tracefs gives, with \
+            the kernel's own names of fields.\n\n## Missing, and why\n\n| event | reason |\n|---|---|\n";
+    for name in missing {
+        let reason = WITHOUT_A_TABLE.iter().find(|(prefix, _)| name.starts_with(prefix));
+        out += &format!("| {name} | {} |\n", reason.map_or("", |(_, reason)| reason));
+    }
+    out += "\n## Tables\n\n| event | comes from |\n|---|---|\n";
+    for recipe in all().chain(crate::statedump::events()) {
+        let from = match &recipe.hook {
+            crate::Hook::Tracepoint(name) => format!("tracepoint {name}"),
+            crate::Hook::Format { category, name } => format!("record of {category}/{name}"),
+            crate::Hook::Iterator(name) => format!("the kernel's iterator {name}"),
+            _ => "what the system tells programs".into(),
+        };
+        out += &format!("| {} | {from} |\n", recipe.name);
+    }
+    out
+}
+
+#[test]
+fn the_document_is_what_the_tables_say() {
+    let Some(oracle) = oracle() else { return };
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../docs/kernel-events.md");
+    let made = document(&oracle);
+    if std::env::var_os("SILLAGE_WRITE_DOCUMENTS").is_some() {
+        std::fs::write(&path, &made).unwrap();
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(there == made, "docs/kernel-events.md: run this test with SILLAGE_WRITE_DOCUMENTS=1");
+}
