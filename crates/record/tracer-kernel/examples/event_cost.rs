@@ -1,79 +1,30 @@
-//! What a recorded system call costs: getpid in a loop, alone, with our event, and with ftrace's.
-//! To be run pinned (`taskset -c 1`) and as root. Medians of the added nanoseconds.
+//! What a recorded event costs: our events and ftrace's in turns, in one run, so that whatever else the
+//! machine does meets both. To be run pinned (`taskset -c 1`) and as root. Medians of the nanoseconds
+//! that each adds, and their ratio to ftrace's.
 
 use sillage_consumer::DoorbellMemory;
 use sillage_ring::{Geometry, HeaderForm, Kind};
-use sillage_tracer_kernel::recipe::{Recipe, arg, at, current, hex64, s32, s64, text, user_string};
-use sillage_tracer_kernel::{Bell, Channel, Field, Kernel, fields, sys};
+use sillage_tracer_kernel::filters::Filter;
+use sillage_tracer_kernel::syscalls::{self, Abi, Side};
+use sillage_tracer_kernel::{Bell, Channel, Code, Field, Kernel, Recipe, contexts, events, statedump, sys};
 use std::error::Error;
-use std::os::fd::AsFd;
+use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-const CALLS: u32 = 20_000;
-const ROUNDS: usize = 41;
+type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// A record of 64 bytes, header included.
-static WIDE: Recipe = Recipe::on(
-    "sys_enter",
-    "sys_enter",
-    fields![
-        s64("id", arg(1)),
-        hex64("a0", at(0, "di")),
-        hex64("a1", at(0, "si")),
-        hex64("a2", at(0, "dx")),
-        hex64("a3", at(0, "r10")),
-        hex64("a4", at(0, "r8")),
-        hex64("a5", at(0, "r9")),
-        s32("tid", current("pid")),
-    ],
-);
-static NARROW: Recipe = Recipe::on("sys_enter", "sys_enter", fields![s64("id", arg(1))]);
-/// The string is the program's own name in the kernel, for what staging costs.
-static STRING: Recipe = Recipe::on(
-    "sys_enter",
-    "sys_enter",
-    fields![s64("id", arg(1)), sillage_tracer_kernel::recipe::string("comm", current("comm"))],
-);
-const CONTEXTS: &[Field] = fields![
-    text("procname", 16, current("comm")),
-    s32("prio", current("prio").plus(-100)),
-    s32("ppid", current("real_parent->tgid")),
-    s32("tid", current("pid")),
-    s32("uid", current("cred->uid")),
-    s32("nice", current("static_prio").plus(-120)),
-    s32("pid", current("tgid")),
-];
-/// Of an address that can't be read: what an empty user string costs.
-static USER: Recipe = Recipe::on("sys_enter", "sys_enter", fields![user_string("s", at(0, "di"))]);
+const CALLS: u32 = 10_000;
+const SWITCHES: u32 = 1_000;
+const ROUNDS: usize = 31;
+/// Forty bytes, the zero included.
+const PATH: &std::ffi::CStr = c"/no/such/file/of/thirty-nine/characters";
 
-fn nothing(code: &mut sillage_tracer_kernel::Code<'_>) -> Result<(), sillage_tracer_kernel::GenerateError> {
-    code.begin_variable();
-    code.end_variable();
-    Ok(())
-}
-fn read_only(code: &mut sillage_tracer_kernel::Code<'_>) -> Result<(), sillage_tracer_kernel::GenerateError> {
-    code.value(&current("comm[0]"))?;
-    code.value(&arg(0))?;
-    code.read_kernel(sillage_bpf::Width::B8)?;
-    code.begin_variable();
-    code.end_variable();
-    Ok(())
-}
-use sillage_tracer_kernel::recipe::{Type, U8, custom};
-static STAGED: Recipe = Recipe::on(
-    "sys_enter",
-    "sys_enter",
-    fields![custom("x", Type::TextSequence { count: U8 }, nothing), s64("id", arg(1))],
-);
-static READ: Recipe = Recipe::on(
-    "sys_enter",
-    "sys_enter",
-    fields![custom("x", Type::TextSequence { count: U8 }, read_only), s64("id", arg(1))],
-);
+/// A thing that happens, in nanoseconds for one.
+type Work = fn() -> f64;
 
-/// Nanoseconds of one call.
-fn call_ns() -> f64 {
+fn getpid_ns() -> f64 {
     let start = Instant::now();
     for _ in 0..CALLS {
         std::hint::black_box(std::process::id());
@@ -81,30 +32,114 @@ fn call_ns() -> f64 {
     start.elapsed().as_nanos() as f64 / f64::from(CALLS)
 }
 
+fn status_ns() -> f64 {
+    let start = Instant::now();
+    for _ in 0..CALLS {
+        std::hint::black_box(PATH.to_str().map(std::path::Path::new).map(std::path::Path::exists).ok());
+    }
+    start.elapsed().as_nanos() as f64 / f64::from(CALLS)
+}
+
+/// Half a turn of two threads that wake each other: one switch.
+fn switch_ns() -> f64 {
+    let Ok((mut near, mut far)) = std::os::unix::net::UnixStream::pair() else { return 0.0 };
+    let echo = std::thread::spawn(move || {
+        let mut byte = [0];
+        while far.read(&mut byte).is_ok_and(|read| read == 1) && far.write_all(&byte).is_ok() {}
+    });
+    let start = Instant::now();
+    let mut byte = [0];
+    for _ in 0..SWITCHES {
+        if near.write_all(&byte).and_then(|()| near.read_exact(&mut byte)).is_err() {
+            return 0.0;
+        }
+    }
+    let took = start.elapsed().as_nanos() as f64;
+    drop(near);
+    let _ = echo.join();
+    took / f64::from(2 * SWITCHES)
+}
+
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// Median of what `on` adds, measured round about with nothing.
-fn added(
-    mut on: impl FnMut() -> Result<(), Box<dyn Error>>,
-    mut off: impl FnMut() -> Result<(), Box<dyn Error>>,
-) -> Result<f64, Box<dyn Error>> {
-    let mut differences = Vec::new();
-    for _ in 0..ROUNDS {
-        let without = call_ns();
-        on()?;
-        call_ns();
-        let with = call_ns();
-        off()?;
-        differences.push(with - without);
-    }
-    Ok(median(differences))
+/// Something that can be switched on and off.
+trait Tracer {
+    fn switch(&mut self, on: bool) -> Outcome<()>;
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+struct Ours<'a> {
+    channel: Channel,
+    recipe: Recipe,
+    contexts: Vec<Field>,
+    filter: Option<&'a Filter>,
+}
+
+impl Tracer for Ours<'_> {
+    fn switch(&mut self, on: bool) -> Outcome<()> {
+        if !on {
+            self.channel.disable(1);
+            return Ok(());
+        }
+        let filter = self.filter;
+        let guard = |code: &mut Code<'_>, no| filter.map_or(Ok(()), |filter| filter.guard(code, no));
+        Ok(self.channel.enable(&self.recipe, 1, &self.contexts, &[&guard])?)
+    }
+}
+
+struct Ftrace {
+    instance: PathBuf,
+    event: &'static str,
+}
+
+impl Tracer for Ftrace {
+    fn switch(&mut self, on: bool) -> Outcome<()> {
+        let enable = self.instance.join("events").join(self.event).join("enable");
+        Ok(std::fs::write(enable, if on { "1" } else { "0" })?)
+    }
+}
+
+/// Medians of what each adds, in turns.
+fn added(work: Work, tracers: &mut [(&str, Box<dyn Tracer + '_>)]) -> Outcome<Vec<f64>> {
+    let mut differences = vec![Vec::new(); tracers.len()];
+    for _ in 0..ROUNDS {
+        for ((_, tracer), differences) in tracers.iter_mut().zip(&mut differences) {
+            let without = work();
+            tracer.switch(true)?;
+            work();
+            let with = work();
+            tracer.switch(false)?;
+            differences.push(with - without);
+        }
+    }
+    Ok(differences.into_iter().map(median).collect())
+}
+
+fn show(title: &str, work: Work, mut tracers: Vec<(&str, Box<dyn Tracer + '_>)>) -> Outcome<()> {
+    let alone = median((0..ROUNDS).map(|_| work()).collect());
+    println!("{title}, alone {alone:.0} ns:");
+    let costs = added(work, &mut tracers)?;
+    // The last one is ftrace's.
+    let theirs = costs.last().copied().unwrap_or(f64::NAN);
+    for ((name, _), cost) in tracers.iter().zip(&costs) {
+        println!("  {name}: +{cost:.0} ns, {:.2} of ftrace's", cost / theirs);
+    }
+    Ok(())
+}
+
+fn main() -> Outcome<()> {
     let kernel = Arc::new(Kernel::running()?);
+    let tracefs = kernel.tracefs().ok_or("no tracefs")?;
+    let instance = tracefs.join("instances").join(format!("sillage-cost-{}", std::process::id()));
+    std::fs::create_dir(&instance)?;
+    let outcome = measure(&kernel, &instance);
+    std::fs::remove_dir(&instance)?;
+    outcome
+}
+
+fn measure(kernel: &Arc<Kernel>, instance: &std::path::Path) -> Outcome<()> {
     let (cpus, _) = sys::cpus();
     let geometry = Geometry {
         kind: Kind::Ebpf,
@@ -116,68 +151,78 @@ fn main() -> Result<(), Box<dyn Error>> {
         header: HeaderForm::Compact,
     };
     let bell = Bell::start(Arc::new(DoorbellMemory::create()?))?;
-    println!("getpid alone: {:.1} ns", median((0..ROUNDS).map(|_| call_ns()).collect()));
-    let cases: [(&str, &Recipe, &[Field]); 7] = [
-        ("staged, nothing", &STAGED, &[]),
-        ("and read", &READ, &[]),
-        ("8 bytes of payload", &NARROW, &[]),
-        ("60 bytes of payload", &WIDE, &[]),
-        ("60 bytes and 7 contexts", &WIDE, CONTEXTS),
-        ("a kernel string, staged", &STRING, &[]),
-        ("an unreadable user string, staged", &USER, &[]),
-    ];
-    for (title, recipe, contexts) in cases {
+    let channel = || {
         let memory = Arc::new(Channel::rings(geometry, 1)?);
-        let channel = std::cell::RefCell::new(Channel::new(Arc::clone(&kernel), memory, &bell)?);
-        let on = || Ok(channel.borrow_mut().enable(recipe, 1, contexts, &[])?);
-        let off = || {
-            channel.borrow_mut().disable(1);
-            Ok(())
-        };
-        println!("{title}: +{:.1} ns, {} lost", added(on, off)?, channel.borrow().loss().total());
+        Channel::new(Arc::clone(kernel), memory, &bell)
+    };
+    let ftrace = |event| -> Box<dyn Tracer> { Box::new(Ftrace { instance: instance.into(), event }) };
+    let entry = |name: &str| {
+        syscalls::find(Abi::Native, name).map(|call| call.recipe(Side::Entry)).ok_or("no such call")
+    };
+    let seven = ["procname", "prio", "nice", "ppid", "vtid", "uid", "pid_ns"];
+    let seven: Vec<Field> =
+        seven.iter().map(|name| contexts::find(name).map(|found| found.field)).collect::<Result<_, _>>()?;
+    let ours = |recipe: &Recipe, contexts: &[Field]| -> Outcome<Box<dyn Tracer>> {
+        let (recipe, contexts) = (recipe.clone(), contexts.to_vec());
+        Ok(Box::new(Ours { channel: channel()?, recipe, contexts, filter: None }))
+    };
+    let getpid = entry("getpid")?;
+    let other = entry("mkdir")?;
+    let status = entry("statx")?;
+    let switch = events::find("sched_switch").ok_or("no such event")?;
+    show(
+        "getpid",
+        getpid_ns,
+        vec![
+            ("its entry", ours(&getpid, &[])?),
+            ("with seven contexts", ours(&getpid, &seven)?),
+            ("only another call's entry (the hook)", ours(&other, &[])?),
+            ("ftrace syscalls:sys_enter_getpid", ftrace("syscalls/sys_enter_getpid")),
+            ("ftrace raw_syscalls:sys_enter", ftrace("raw_syscalls/sys_enter")),
+        ],
+    )?;
+    let filter = Filter::new(kernel, &status, "mask == 77")?;
+    let (recipe, filter) = (status.clone(), Some(&filter));
+    let rejecting: Box<dyn Tracer + '_> =
+        Box::new(Ours { channel: channel()?, recipe, contexts: Vec::new(), filter });
+    show(
+        "a call with a path of 40 bytes",
+        status_ns,
+        vec![
+            ("statx's entry with the path", ours(&status, &[])?),
+            ("rejected by a filter", rejecting),
+            ("ftrace raw_syscalls:sys_enter", ftrace("raw_syscalls/sys_enter")),
+        ],
+    )?;
+    show(
+        "a switch",
+        switch_ns,
+        vec![
+            ("sched_switch", ours(switch, &[])?),
+            ("with seven contexts", ours(switch, &seven)?),
+            ("ftrace sched:sched_switch", ftrace("sched/sched_switch")),
+        ],
+    )?;
+    enabling(kernel, &mut channel()?)
+}
+
+/// What it takes to begin.
+fn enabling(kernel: &Kernel, channel: &mut Channel) -> Outcome<()> {
+    let start = Instant::now();
+    let tables: Vec<&Recipe> = events::all().filter(|recipe| kernel.recipe(&recipe.name).is_some()).collect();
+    for (id, recipe) in tables.iter().enumerate().take(12) {
+        channel.enable(recipe, id as u32, &[], &[])?;
     }
-    {
-        use sillage_tracer_kernel::syscalls::{Abi, Side, all, find};
-        let memory = Arc::new(Channel::rings(geometry, 1)?);
-        let mut channel = Channel::new(Arc::clone(&kernel), memory, &bell)?;
-        let mut times = Vec::new();
-        for (id, call) in all(Abi::Native).iter().enumerate() {
-            let start = Instant::now();
-            let recipe = call.recipe(Side::Entry);
-            let made = start.elapsed();
-            let program = channel.load(&recipe, id as u32, &[], &[])?;
-            times.push((start.elapsed(), sys::verified_insns(program.as_fd())?, made, call.name));
-            drop(program);
-        }
-        times.sort();
-        println!("{:?}", &times[..3]);
-        println!("{:?}", &times[times.len() / 2..][..3]);
-        println!("{:?}", &times[times.len() - 12..]);
-        let recipe = find(Abi::Native, "getpid").unwrap().recipe(Side::Entry);
-        let start = Instant::now();
-        channel.enable(&recipe, 1, &[], &[])?;
-        println!("enable {:?}", start.elapsed());
-        let start = Instant::now();
-        channel.disable(1);
-        println!("disable {:?}", start.elapsed());
-        let channel = std::cell::RefCell::new(channel);
-        let on = || Ok(channel.borrow_mut().enable(&recipe, 1, &[], &[])?);
-        let off = || {
-            channel.borrow_mut().disable(1);
-            Ok(())
-        };
-        println!("getpid's own entry event: +{:.1} ns", added(on, off)?);
-        let other = find(Abi::Native, "mkdir").unwrap().recipe(Side::Entry);
-        let on = || Ok(channel.borrow_mut().enable(&other, 1, &[], &[])?);
-        println!("another call's entry event: +{:.1} ns", added(on, off)?);
+    println!("twelve events enabled in {:?}", start.elapsed());
+    channel.stop()?;
+    let start = Instant::now();
+    for (id, recipe) in syscalls::recipes(Abi::Native).enumerate() {
+        channel.enable(&recipe, id as u32, &[], &[])?;
     }
-    if let Some(tracefs) = kernel.tracefs() {
-        let instance = tracefs.join("instances").join(format!("sillage-cost-{}", std::process::id()));
-        std::fs::create_dir(&instance)?;
-        let enable = instance.join("events/raw_syscalls/sys_enter/enable");
-        let result = added(|| Ok(std::fs::write(&enable, "1")?), || Ok(std::fs::write(&enable, "0")?));
-        std::fs::remove_dir(&instance)?;
-        println!("ftrace raw_syscalls:sys_enter: +{:.1} ns", result?);
-    }
+    println!("all system calls of 64-bit programs, both ends, enabled in {:?}", start.elapsed());
+    channel.stop()?;
+    let start = Instant::now();
+    statedump::run(channel, &[], |_| Some(1))?;
+    println!("state dump in {:?}", start.elapsed());
     Ok(())
 }
