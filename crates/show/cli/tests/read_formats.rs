@@ -186,9 +186,11 @@ struct Track {
 struct Perfetto {
     clock_snapshots: usize,
     tracks: HashMap<u64, Track>,
-    /// Time, type, track, name and annotations.
-    events: Vec<(u64, u64, u64, String, Vec<(String, Value)>)>,
+    events: Vec<TrackEvent>,
 }
+
+/// Time, type, track, name and annotations.
+type TrackEvent = (u64, u64, u64, String, Vec<(String, Value)>);
 
 fn perfetto(file: &[u8]) -> Perfetto {
     let mut out = Perfetto::default();

@@ -149,15 +149,15 @@ fn ctrl_c_ends_well(daemons: &Daemons, url: &str) {
         let done = viewer.end();
         assert_eq!((done.code, done.err.as_str()), (0, ""), "{format}");
         assert_eq!((done.out.lines().count(), done.out.ends_with('\n')), (900, true), "{format}");
-        wait_until_watched(&daemons, &others);
+        wait_until_watched(daemons, &others);
     }
     // So does Babeltrace's face. (Debian's own is killed by the signal.)
     let viewer = Viewer::start(sillage(&["babeltrace2", "-i", "lttng-live", url]));
-    wait_until_watched(&daemons, &["s0", "s1", "s2", "s3", "s4"]);
+    wait_until_watched(daemons, &["s0", "s1", "s2", "s3", "s4"]);
     viewer.interrupt();
     let done = viewer.end();
     assert_eq!((done.code, done.err.as_str()), (0, ""));
-    wait_until_watched(&daemons, &others);
+    wait_until_watched(daemons, &others);
     // So many events and no more.
     let done = run(&["view", "--from-start", "-n", "3", url]);
     assert_eq!((done.code, done.out.lines().count(), done.err.as_str()), (0, 3, ""));
