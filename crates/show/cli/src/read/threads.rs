@@ -152,13 +152,18 @@ pub fn write_text(
         at: &|ns| told.state().progress.at(|| Some(ns)),
     };
     let filter = opened.parts.filter.as_ref();
-    let warnings = slices.write(options, filter, output, Box::new(std::io::stderr()), watch)?;
-    // Every thread has read every stream.
+    let mut warnings = slices.write(options, filter, output, Box::new(std::io::stderr()), watch)?;
+    // Every thread has read some part of every stream; the same is odd in many packets of one file.
+    let place = |warning: &Warning| -> (String, u64, String) {
+        let (file, rest) = warning.message.split_once(": packet ").unwrap_or((&warning.message, ""));
+        let (packet, what) = rest.split_once(':').unwrap_or(("", rest));
+        (file.to_owned(), packet.parse().unwrap_or(0), what.replace(|c: char| c.is_ascii_digit(), ""))
+    };
+    warnings.sort_by_key(|warning| place(warning).1);
     let mut seen = HashSet::new();
     let first = |warning: &Warning| {
-        // The same is odd in many packets of one file.
-        let (file, what) = warning.message.split_once(": packet ").unwrap_or((&warning.message, ""));
-        seen.insert((file.to_owned(), what.replace(|c: char| c.is_ascii_digit(), "")))
+        let (file, _, what) = place(warning);
+        seen.insert((file, what))
     };
     streams::Watch::warnings(&told, warnings.into_iter().filter(first).collect());
     told.is_partial.store(is_partial.load(Ordering::Relaxed), Ordering::Relaxed);
