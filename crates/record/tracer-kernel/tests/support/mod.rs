@@ -11,7 +11,7 @@ use sillage_tracer_kernel::program::Guard;
 use sillage_tracer_kernel::{Bell, Channel, Field, Kernel, Recipe, sys};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 const UUID: [u8; 16] = *b"sillage kernel t";
@@ -40,7 +40,11 @@ pub fn geometry(shift: u32, count: u32, overwrite: bool, form: HeaderForm) -> Ge
     Geometry { kind, cpus, subbuf_shift: shift, subbuf_count: count, overwrite, ordered: false, header: form }
 }
 
+/// One session at a time: each sees what the whole machine does, the other tests of a program too.
+static TURN: Mutex<()> = Mutex::new(());
+
 pub struct Session {
+    _turn: MutexGuard<'static, ()>,
     pub channel: Channel,
     pub counters: Arc<Counters>,
     pub dir: PathBuf,
@@ -55,9 +59,12 @@ pub struct Session {
 impl Session {
     /// Rings and a consumer; nothing is attached yet.
     pub fn new(name: &str, kernel: &Arc<Kernel>, geometry: Geometry, contexts: &[Field]) -> Session {
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let dir = std::env::temp_dir().join(format!("sillage-kernel-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).unwrap();
+        // Whole at the end; the consumer would miss it.
+        std::fs::write(dir.join("metadata"), "").unwrap();
         let doorbell = Arc::new(DoorbellMemory::create().unwrap());
         let finished = Arc::new(Finished::new().unwrap());
         let bell = Bell::start(Arc::clone(&doorbell)).unwrap();
@@ -66,6 +73,7 @@ impl Session {
         let channel = Channel::new(Arc::clone(kernel), memory, &bell).unwrap();
         let counters = Arc::new(Counters::default());
         Session {
+            _turn: turn,
             channel,
             counters,
             dir,
