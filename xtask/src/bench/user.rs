@@ -37,7 +37,7 @@ const CASES: &[(&str, Channel<'_>, &str)] = &[
     ("disabled tracepoint", FLIGHT, "off"),
 ];
 
-/// Side by side: name, threads, processes.
+/// Side by side, none of them at real-time priority: name, threads, processes.
 const SIDE_BY_SIDE: &[(&str, usize, usize)] =
     &[("one thread", 1, 1), ("two threads", 2, 1), ("two processes", 1, 2)];
 
@@ -76,13 +76,13 @@ pub fn run_benchmark(built: &Built) -> anyhow::Result<()> {
         eprintln!("round {} of {ROUNDS}", round + 1);
         for floor in ["empty", "rdtsc"] {
             let mut command = Command::new(&program);
-            command.env("BENCH_QUIET", &best_ns);
+            command.env("BENCH_QUIET", &best_ns).env("BENCH_FIFO", "1");
             floors.entry(floor).or_default().push(execute(command, floor, 1)?.median_ns);
         }
         for (i, (_, channel, what)) in CASES.iter().enumerate() {
             for peer in [&lttng, &sillage] {
                 let Some(channel) = for_peer(*channel, peer) else { continue };
-                let cost = measure(peer, channel, &traced(peer), what, 1, 1)?;
+                let cost = measure(peer, channel, &alone_on_its_cpu(traced(peer)), what, 1, 1)?;
                 costs.entry((i, peer.name())).or_default().push(cost);
             }
         }
@@ -153,12 +153,17 @@ fn measure(
     result
 }
 
+/// At real-time priority. Never for a thread on each CPU: that would starve whoever keeps the clock page.
+fn alone_on_its_cpu(program: impl Fn() -> Command) -> impl Fn() -> Command {
+    move || {
+        let mut command = program();
+        command.env("BENCH_FIFO", "1");
+        command
+    }
+}
+
 fn execute(mut program: Command, what: &str, threads: usize) -> anyhow::Result<Cost> {
     program.args([what, BATCHES, &threads.to_string()]);
-    // A real-time thread on each CPU would starve whoever keeps the clock page.
-    if threads == 1 {
-        program.env("BENCH_FIFO", "1");
-    }
     parse(&program.output()?.stdout)
 }
 
