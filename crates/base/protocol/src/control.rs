@@ -9,7 +9,9 @@
 
 mod values;
 
-pub use values::{get_domain, get_rule, get_settings, put_domain, put_rule, put_settings};
+pub use values::{
+    get_counts, get_domain, get_rule, get_settings, put_counts, put_domain, put_rule, put_settings,
+};
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::program::{get_tracepoint, put_tracepoint};

@@ -16,6 +16,7 @@
 
 mod error;
 mod messages;
+mod warning;
 
 pub mod filters;
 pub mod sinks;
@@ -25,3 +26,4 @@ pub use error::Error;
 pub use messages::{Messages, Status};
 pub use sillage_ctf as ctf;
 pub use sources::{open, open_all};
+pub use warning::{Oddity, Warning};

@@ -5,9 +5,9 @@
 //! its own. Implementations never block unless they say so, and never lose a message by an error:
 //! after an `Err` the failed stream is closed, and the next `advance` goes on with the others.
 
-use sillage_ctf::{Event, Message, Warning};
+use sillage_ctf::{Event, Message};
 
-use crate::Error;
+use crate::{Error, Warning};
 
 /// What `advance` found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

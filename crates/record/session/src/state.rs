@@ -15,7 +15,8 @@ use sillage_model::limits::{
 };
 use sillage_protocol::codec::{DecodeError, FRAME_HEADER_BYTES, Reader, Writer};
 use sillage_protocol::control::{
-    ChannelTotals, PATH_BYTES_MAX, get_domain, get_rule, get_settings, put_domain, put_rule, put_settings,
+    ChannelTotals, PATH_BYTES_MAX, get_counts, get_domain, get_rule, get_settings, put_counts, put_domain,
+    put_rule, put_settings,
 };
 use sillage_protocol::program::{get_tracepoint, put_tracepoint};
 use sillage_ring::{HeaderForm, Kind};
@@ -272,11 +273,7 @@ fn get_channel(r: &mut Reader<'_>, cpus: u32, memory: Sets<'_>) -> Result<Channe
 
 fn put_past(w: &mut Writer, t: &ChannelTotals, kernel_lost: u64) {
     w.u64(t.kernel_lost + kernel_lost);
-    let dropped = [t.dropped_packets, t.dropped_bytes, t.dropped_records, t.uncounted_packets];
-    for n in [t.packets, t.bytes, t.overwritten].into_iter().chain(dropped) {
-        w.u64(n);
-    }
-    t.lost.iter().for_each(|n| w.u64(*n));
+    put_counts(w, t);
     put_troubles(w, &t.troubles);
 }
 
@@ -290,20 +287,7 @@ fn get_troubles(r: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
 
 fn get_past(r: &mut Reader<'_>) -> Result<ChannelTotals, DecodeError> {
     let mut t = ChannelTotals { kernel_lost: r.u64()?, ..Default::default() };
-    for n in [
-        &mut t.packets,
-        &mut t.bytes,
-        &mut t.overwritten,
-        &mut t.dropped_packets,
-        &mut t.dropped_bytes,
-        &mut t.dropped_records,
-        &mut t.uncounted_packets,
-    ] {
-        *n = r.u64()?;
-    }
-    for n in &mut t.lost {
-        *n = r.u64()?;
-    }
+    get_counts(r, &mut t)?;
     t.troubles = get_troubles(r)?;
     Ok(t)
 }

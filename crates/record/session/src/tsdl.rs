@@ -5,6 +5,8 @@
 //! labels that programs made up are escaped or replaced, so that no program can break the trace of
 //! another; [`crate::check`] has refused what cannot be expressed.
 
+use sillage_ctf::model::Uuid;
+use sillage_ctf::writer::quoted;
 use sillage_model::{Encoding, EnumEntry, EnumValue, FieldType, FloatType, IntegerType, Tracepoint};
 use std::fmt::Write;
 
@@ -96,7 +98,7 @@ struct event_header_large {
 pub fn header(h: &Header<'_>, streams: usize) -> String {
     let (own, _) = byte_orders();
     let mut out = format!("/* CTF 1.8 */\n\n{TYPES}\ntrace {{\n\tmajor = 1;\n\tminor = 8;\n");
-    put(&mut out, format_args!("\tuuid = \"{}\";\n\tbyte_order = {own};\n", uuid_text(&h.uuid)));
+    put(&mut out, format_args!("\tuuid = \"{}\";\n\tbyte_order = {own};\n", Uuid(h.uuid)));
     out.push_str(
         "\tpacket.header := struct {\n\t\tuint32_t magic;\n\t\tuint8_t  uuid[16];\n\t\tuint32_t stream_id;\n\
          \t\tuint64_t stream_instance_id;\n\t};\n};\n\nenv {\n\tdomain = \"ust\";\n\ttracer_name = \"lttng-ust\";\n\
@@ -109,12 +111,12 @@ pub fn header(h: &Header<'_>, streams: usize) -> String {
         ("hostname", h.hostname),
         ("sillage_version", h.version),
     ] {
-        put(&mut out, format_args!("\t{key} = \"{}\";\n", quoted(value)));
+        put(&mut out, format_args!("\t{key} = {};\n", quoted(value)));
     }
     put(
         &mut out,
         format_args!(
-            "}};\n\nclock {{\n\tname = \"monotonic\";\n\tuuid = \"{}\";\n\tdescription = \"Monotonic Clock\";\n\
+            "}};\n\nclock {{\n\tname = \"monotonic\";\n\tuuid = {};\n\tdescription = \"Monotonic Clock\";\n\
              \tfreq = 1000000000; /* Frequency, in Hz */\n\
              \t/* clock value offset from Epoch is: offset * (1/freq) */\n\toffset = {};\n}};\n\n{STRUCTURES}\n",
             quoted(h.boot_id),
@@ -136,12 +138,12 @@ pub fn header(h: &Header<'_>, streams: usize) -> String {
 /// The block of one event class.
 pub fn event_class(t: &Tracepoint, id: u32, stream: usize) -> String {
     let mut out = format!(
-        "event {{\n\tname = \"{}\";\n\tid = {id};\n\tstream_id = {stream};\n\tloglevel = {};\n",
+        "event {{\n\tname = {};\n\tid = {id};\n\tstream_id = {stream};\n\tloglevel = {};\n",
         quoted(&t.name),
         t.loglevel.number()
     );
     if let Some(uri) = &t.emf_uri {
-        put(&mut out, format_args!("\tmodel.emf.uri = \"{}\";\n", quoted(uri)));
+        put(&mut out, format_args!("\tmodel.emf.uri = {};\n", quoted(uri)));
     }
     out.push_str("\tfields := struct {\n");
     for field in &t.fields {
@@ -170,18 +172,6 @@ pub fn event_class(t: &Tracepoint, id: u32, stream: usize) -> String {
 pub fn identifier(name: &str) -> String {
     let rest = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
     std::iter::once('_').chain(rest).collect()
-}
-
-/// The text form of a UUID.
-pub fn uuid_text(uuid: &[u8; 16]) -> String {
-    let mut out = String::with_capacity(36);
-    for (i, byte) in uuid.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
-        put(&mut out, format_args!("{byte:02x}"));
-    }
-    out
 }
 
 /// A scalar type, or the element of an array or sequence whose text encoding is `encoding`.
@@ -236,7 +226,7 @@ fn enumeration(out: &mut String, container: &IntegerType, entries: &[EnumEntry])
     integer(out, container, Encoding::None);
     out.push_str(" {\n");
     for entry in entries {
-        put(out, format_args!("\t\t\t\"{}\"", quoted(&entry.label)));
+        put(out, format_args!("\t\t\t{}", quoted(&entry.label)));
         if !entry.auto {
             put(out, format_args!(" = {}", Number(entry.start)));
             if entry.start != entry.end {
@@ -264,19 +254,6 @@ fn foreign(reverse: bool) -> String {
 /// The machine's byte order and the other one.
 fn byte_orders() -> (&'static str, &'static str) {
     if cfg!(target_endian = "little") { ("le", "be") } else { ("be", "le") }
-}
-
-/// Text between quotes.
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => out.push('_'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 fn put(out: &mut String, arguments: std::fmt::Arguments<'_>) {
@@ -331,7 +308,7 @@ mod tests {
             	tracer_buffering_scheme = "uid";
             	tracer_buffering_id = 7;
             	architecture_bit_width = 64;
-            	trace_name = "a\"b\\c_d";
+            	trace_name = "a\"b\\c\nd";
             	trace_creation_datetime = "20261121T063059+0000";
             	hostname = "vm";
             	sillage_version = "0.1.0";

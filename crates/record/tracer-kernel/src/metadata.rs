@@ -4,6 +4,8 @@
 //! [`header`] comes first, with all streams; an [`event_class`] for each event that is enabled follows.
 
 use crate::recipe::{Field, Int, Label, Recipe, Type};
+use sillage_ctf::model::Uuid;
+use sillage_ctf::writer::quoted;
 use sillage_ring::HeaderForm;
 use std::fmt::Write;
 
@@ -53,7 +55,7 @@ typealias integer { size = 27; align = 1; signed = false; } := uint27_t;
 pub fn header(h: &Header<'_>, streams: &[Stream<'_>]) -> String {
     let order = if cfg!(target_endian = "little") { "le" } else { "be" };
     let mut out = format!("/* CTF 1.8 */\n\n{TYPES}\ntrace {{\n\tmajor = 1;\n\tminor = 8;\n");
-    put(&mut out, format_args!("\tuuid = \"{}\";\n\tbyte_order = {order};\n", uuid_text(&h.uuid)));
+    put(&mut out, format_args!("\tuuid = \"{}\";\n\tbyte_order = {order};\n", Uuid(h.uuid)));
     out.push_str(
         "\tpacket.header := struct {\n\t\tuint32_t magic;\n\t\tuint8_t  uuid[16];\n\t\tuint32_t stream_id;\n\
          \t\tuint64_t stream_instance_id;\n\t};\n};\n\nenv {\n",
@@ -66,7 +68,7 @@ pub fn header(h: &Header<'_>, streams: &[Stream<'_>]) -> String {
         ("kernel_version", h.kernel_version),
         ("tracer_name", "lttng-modules"),
     ] {
-        put(&mut out, format_args!("\t{key} = \"{}\";\n", quoted(value)));
+        put(&mut out, format_args!("\t{key} = {};\n", quoted(value)));
     }
     out.push_str("\ttracer_major = 2;\n\ttracer_minor = 13;\n\ttracer_patchlevel = 0;\n");
     for (key, value) in [
@@ -75,12 +77,12 @@ pub fn header(h: &Header<'_>, streams: &[Stream<'_>]) -> String {
         ("trace_creation_datetime", h.created),
         ("sillage_version", h.version),
     ] {
-        put(&mut out, format_args!("\t{key} = \"{}\";\n", quoted(value)));
+        put(&mut out, format_args!("\t{key} = {};\n", quoted(value)));
     }
     put(
         &mut out,
         format_args!(
-            "}};\n\nclock {{\n\tname = \"monotonic\";\n\tuuid = \"{}\";\n\tdescription = \"Monotonic Clock\";\n\
+            "}};\n\nclock {{\n\tname = \"monotonic\";\n\tuuid = {};\n\tdescription = \"Monotonic Clock\";\n\
              \tfreq = 1000000000; /* Frequency, in Hz */\n\
              \t/* clock value offset from Epoch is: offset * (1/freq) */\n\toffset = {};\n}};\n\n",
             quoted(h.boot_id),
@@ -149,7 +151,7 @@ fn put_stream(out: &mut String, id: usize, stream: &Stream<'_>) {
 /// The block of one event.
 pub fn event_class(recipe: &Recipe, id: u32, stream: usize) -> String {
     let mut out = format!(
-        "event {{\n\tname = \"{}\";\n\tid = {id};\n\tstream_id = {stream};\n\tfields := struct {{\n",
+        "event {{\n\tname = {};\n\tid = {id};\n\tstream_id = {stream};\n\tfields := struct {{\n",
         quoted(&recipe.name)
     );
     recipe.fields.iter().for_each(|field| put_field(&mut out, 2, &field.name, &field.ty));
@@ -233,8 +235,8 @@ fn integer(int: Int, text: bool) -> String {
 
 fn labelled((text, first, last): &Label) -> String {
     match first == last {
-        true => format!("\"{}\" = {first}", quoted(text)),
-        false => format!("\"{}\" = {first} ... {last}", quoted(text)),
+        true => format!("{} = {first}", quoted(text)),
+        false => format!("{} = {first} ... {last}", quoted(text)),
     }
 }
 
@@ -294,30 +296,6 @@ pub fn kind_word(ty: &Type) -> &'static str {
 fn identifier(name: &str) -> String {
     let keep = |c: char| c.is_ascii_alphanumeric() || "[] ".contains(c);
     std::iter::once('_').chain(name.chars().map(|c| if keep(c) { c } else { '_' })).collect()
-}
-
-fn uuid_text(uuid: &[u8; 16]) -> String {
-    let mut out = String::with_capacity(36);
-    for (i, byte) in uuid.iter().enumerate() {
-        if matches!(i, 4 | 6 | 8 | 10) {
-            out.push('-');
-        }
-        put(&mut out, format_args!("{byte:02x}"));
-    }
-    out
-}
-
-/// Text between quotes.
-fn quoted(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            c if c.is_control() => out.push('_'),
-            c => out.push(c),
-        }
-    }
-    out
 }
 
 fn put(out: &mut String, arguments: std::fmt::Arguments<'_>) {

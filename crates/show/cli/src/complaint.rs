@@ -1,4 +1,6 @@
-//! Errors in words, for both faces of reading.
+//! Errors and warnings in words, for both faces of reading.
+
+use sillage_pipeline::Warning;
 
 /// The error and its causes in one line. Errors that say their cause themselves are not followed by
 /// it once more.
@@ -12,6 +14,11 @@ pub fn in_words(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// Tells warnings on standard error.
+pub fn warn(warnings: &[Warning]) {
+    warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
 }
 
 /// Whether whoever reads the output has gone: then there is nobody to complain to.

@@ -86,7 +86,7 @@ fn the_scheduler_and_interrupts_are_recorded_and_read() {
 fn system_calls_are_recorded_with_their_arguments() {
     let Some(home) = kernel_home("calls") else { return };
     home.ok("create s -o out");
-    home.ok("enable-event -k --syscall openat,getsid");
+    home.ok("enable-event -k --syscall openat,getpriority");
     home.ok("start");
     assert!(std::fs::File::open(home.dir.join("no such file")).is_err());
     home.ok("destroy");
@@ -132,13 +132,13 @@ fn a_user_event_and_the_call_behind_it_are_in_order() {
     home.ok("create s -o out");
     home.ok("enable-channel -u c --ordered --subbuf-size 256k");
     home.ok("enable-event -u p:a -c c");
-    home.ok("enable-event -k --syscall getsid");
+    home.ok("enable-event -k --syscall getpriority");
     home.ok("start");
     let mut program = Program::connect(&home, ProducerKind::Rseq);
     program.register(&[(1, tracepoint("p:a"))]);
     for value in 0..ROUNDS {
         assert_eq!(program.emit(1, value), 1);
-        rustix::process::getsid(None).unwrap();
+        rustix::process::getpriority_process(None).unwrap();
     }
     home.ok("stop");
     let text = read(&home, "out");
@@ -157,7 +157,7 @@ fn a_user_event_and_the_call_behind_it_are_in_order() {
         let name = format!(" {name}: ");
         events.iter().filter(move |(_, line)| line.contains(&name)).map(|(ns, _)| *ns).collect::<Vec<i64>>()
     };
-    let (user, entries) = (of("p:a"), of("syscall_entry_getsid"));
+    let (user, entries) = (of("p:a"), of("syscall_entry_getpriority"));
     assert_eq!((user.len(), text.lines().filter(|l| l.contains(" p:a: ")).count()), (1000, 1000));
     assert!(entries.len() >= user.len(), "{} calls", entries.len());
     for pair in user.windows(2) {

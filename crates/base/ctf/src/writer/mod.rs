@@ -23,6 +23,7 @@ use crate::model::{CtfVersion, TraceClass};
 use layout::Layout;
 
 pub use extend::{ExtendedStream, with_common_member};
+pub use names::quoted;
 pub use packet::{Finished, PacketValues, PacketWriter, patch_packet};
 
 /// The metadata of one trace and how its packets are written.

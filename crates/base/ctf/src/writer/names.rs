@@ -57,8 +57,8 @@ pub(super) fn identifier(text: &str) -> String {
     out
 }
 
-/// The text as a TSDL string.
-pub(super) fn quoted(text: &str) -> String {
+/// The text as a TSDL string, its quotes included.
+pub fn quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

@@ -124,20 +124,20 @@ pub fn get_rule(r: &mut Reader<'_>) -> Result<EventRule, DecodeError> {
     })
 }
 
-pub(super) fn put_totals(w: &mut Writer, t: &ChannelTotals) {
-    w.str(&t.channel);
+/// What a channel's totals count, losses in programs included; neither its name nor what the kernel lost.
+pub fn put_counts(w: &mut Writer, t: &ChannelTotals) {
     let dropped = [t.dropped_packets, t.dropped_bytes, t.dropped_records, t.uncounted_packets];
-    for n in [t.packets, t.bytes, t.overwritten].into_iter().chain(dropped).chain([t.refused_classes]) {
+    for n in [t.packets, t.bytes, t.overwritten].into_iter().chain(dropped).chain(t.lost) {
         w.u64(n);
     }
-    t.lost.iter().for_each(|n| w.u64(*n));
-    w.u64(t.kernel_lost);
-    w.list(&t.troubles, |w, x| w.str(cut(x)));
 }
 
-pub(super) fn get_totals(r: &mut Reader<'_>) -> Result<ChannelTotals, DecodeError> {
-    let mut t = ChannelTotals { channel: r.string(NAME_BYTES_MAX)?, ..Default::default() };
-    for n in [
+/// Takes what [`put_counts`] put.
+///
+/// # Errors
+/// The message ends before.
+pub fn get_counts(r: &mut Reader<'_>, t: &mut ChannelTotals) -> Result<(), DecodeError> {
+    let counts = [
         &mut t.packets,
         &mut t.bytes,
         &mut t.overwritten,
@@ -145,13 +145,25 @@ pub(super) fn get_totals(r: &mut Reader<'_>) -> Result<ChannelTotals, DecodeErro
         &mut t.dropped_bytes,
         &mut t.dropped_records,
         &mut t.uncounted_packets,
-        &mut t.refused_classes,
-    ] {
+    ];
+    for n in counts.into_iter().chain(&mut t.lost) {
         *n = r.u64()?;
     }
-    for n in &mut t.lost {
-        *n = r.u64()?;
-    }
+    Ok(())
+}
+
+pub(super) fn put_totals(w: &mut Writer, t: &ChannelTotals) {
+    w.str(&t.channel);
+    put_counts(w, t);
+    w.u64(t.refused_classes);
+    w.u64(t.kernel_lost);
+    w.list(&t.troubles, |w, x| w.str(cut(x)));
+}
+
+pub(super) fn get_totals(r: &mut Reader<'_>) -> Result<ChannelTotals, DecodeError> {
+    let mut t = ChannelTotals { channel: r.string(NAME_BYTES_MAX)?, ..Default::default() };
+    get_counts(r, &mut t)?;
+    t.refused_classes = r.u64()?;
     t.kernel_lost = r.u64()?;
     t.troubles = r.list(RULES_MAX, |r| r.string(NAME_BYTES_MAX))?;
     Ok(t)

@@ -8,10 +8,10 @@
 //! events pass.
 
 use sillage_ctf::model::{EnvValue, FieldKind, Scope};
-use sillage_ctf::{Event, Field, Message, Value as FieldValue, Warning};
+use sillage_ctf::{Event, Field, Message, Value as FieldValue};
 use sillage_filter::{Expression, Pattern, Record, Reference, Root, Step, Value, matches};
 
-use crate::{Error, Messages, Status};
+use crate::{Error, Messages, Status, Warning};
 
 /// Passes on the events that a filter lets pass.
 #[derive(Debug)]

@@ -6,9 +6,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use sillage_ctf::{Message, Warning};
+use sillage_ctf::Message;
 
-use crate::{Error, Messages, Status};
+use crate::{Error, Messages, Status, Warning};
 
 /// Merges sequences.
 #[derive(Debug)]

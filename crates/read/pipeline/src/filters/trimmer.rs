@@ -9,11 +9,11 @@ use std::collections::VecDeque;
 
 use sillage_ctf::message::{Discarded, Packet, StreamEdge};
 use sillage_ctf::model::{ClockSnapshot, Stream};
-use sillage_ctf::{Message, PacketDecoder, PacketInfo, Warning};
+use sillage_ctf::{Message, PacketDecoder, PacketInfo};
 
 use super::Bound;
 use crate::sinks::Zone;
-use crate::{Error, Messages, Status};
+use crate::{Error, Messages, Status, Warning};
 
 /// Passes on what lies in a range of time.
 #[derive(Debug)]

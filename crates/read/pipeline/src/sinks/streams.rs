@@ -8,10 +8,8 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use sillage_ctf::Warning;
-
 use super::{Drained, Sink, drain};
-use crate::{Error, Messages};
+use crate::{Error, Messages, Warning};
 
 /// Hears of what happens in the streams, from any thread.
 pub trait Watch: Sync {

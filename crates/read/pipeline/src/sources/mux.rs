@@ -8,14 +8,14 @@
 //! (see [`super::plan`]), so that going to the next one is a step in a list. Times that go back
 //! within a stream are passed on as they are.
 
-use sillage_ctf::{Message, Warning};
+use sillage_ctf::Message;
 
 use super::correlate::refusal;
 use super::packets::PacketSource;
 use super::plan::{Head, NEVER, Plan, sift_down};
 use super::stream::{Position, StreamReader};
-use crate::Error;
 use crate::messages::{Messages, Status};
+use crate::{Error, Warning};
 
 /// Merges stream readers; the readers' order is their rank.
 #[derive(Debug)]

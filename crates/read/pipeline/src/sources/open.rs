@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sillage_ctf::model::{CtfVersion, Stream, Trace, TraceClass};
-use sillage_ctf::{MetadataOptions, MetadataReader, PacketInfo, Warning};
+use sillage_ctf::{MetadataOptions, MetadataReader, PacketInfo};
 
 use super::bytes::{Access, HEAD_SIZE_BYTES, StreamFile};
 use super::columns::ColumnReader;
@@ -18,7 +18,7 @@ use super::mux::{Muxer, SliceRange};
 use super::packets::{FilePackets, StreamPart, file_range, last_event_clock, spread};
 use super::quirks::Quirks;
 use super::stream::StreamReader;
-use crate::Error;
+use crate::{Error, Warning};
 
 /// How to open traces.
 #[derive(Debug, Clone, Default)]
@@ -153,10 +153,8 @@ impl Directory {
         let bytes = std::fs::read(&file).map_err(|error| Error::io(&file, error))?;
         let mut reader = MetadataReader::new(options.metadata);
         let result = reader.push_file(&bytes).and_then(|()| reader.snapshot());
-        warnings.extend(reader.take_warnings().into_iter().map(|warning| Warning {
-            message: format!("{} ({})", warning.message, file.display()),
-            ..warning
-        }));
+        let told = reader.take_warnings().into_iter();
+        warnings.extend(told.map(|warning| Warning::Metadata { path: Some(file.clone()), warning }));
         let class = result.map_err(|source| Error::Metadata { path: file, source })?;
         let name = options.trace_name.clone().unwrap_or_else(|| trace_name(root, path, &class));
         Ok(Self { path: path.to_path_buf(), class, name })

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use sillage_ctf::message::{Discarded, Event, Message, Packet, StreamEdge};
 use sillage_ctf::model::{ClockSnapshot, Stream};
-use sillage_ctf::{Columns, PacketDecoder, PacketInfo, Warning};
+use sillage_ctf::{Columns, PacketDecoder, PacketInfo};
 
 use super::packets::{PacketPlace, PacketSource, PacketStep};
 use super::quirks::Quirks;
-use crate::Error;
 use crate::messages::Status;
+use crate::{Error, Oddity, Warning};
 
 /// What a reader stands on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -247,17 +247,13 @@ impl<P: PacketSource> StreamReader<P> {
     #[cold]
     fn warn_of_clock(&mut self, (from, to): (u64, u64)) {
         if !std::mem::replace(&mut self.told.clock_back, true) {
-            self.warn(&format!(
-                "the clock goes back from {from} to {to} cycles; the events stay in their order"
-            ));
+            self.warn(Oddity::ClockBack { from, to });
         }
     }
 
     #[cold]
-    fn warn(&mut self, text: &str) {
-        let place = self.packets.place();
-        let message = format!("{}: packet {}: {text}", place.path.display(), place.packet);
-        self.warnings.push(Warning { line: 0, message });
+    fn warn(&mut self, oddity: Oddity) {
+        self.warnings.push(Warning::Packet { place: self.packets.place(), oddity });
     }
 
     #[inline(never)]
@@ -367,7 +363,7 @@ impl<P: PacketSource> StreamReader<P> {
             Err(source) => return Err(self.fail(source)),
         };
         if self.info.foreign_uuid && !std::mem::replace(&mut self.told.foreign_uuid, true) {
-            self.warn("its UUID is not that of the metadata, by which it is read all the same");
+            self.warn(Oddity::ForeignUuid);
         }
         self.peeked = None;
         self.begin = self.info.begin;

@@ -216,10 +216,7 @@ fn virtual_tids(code: &mut Code<'_>) -> Result<(), GenerateError> {
     let pid = code.spill(R1);
     code.value(&at(1, "thread_pid->level"))?;
     code.asm.alu(Alu::Add, R1, 1);
-    let fits = code.asm.label();
-    code.asm.jump_if(Cond::Le, R1, PID_LEVELS_MAX as i32, fits);
-    code.asm.mov(R1, PID_LEVELS_MAX as i32);
-    code.asm.bind(fits);
+    code.at_most(PID_LEVELS_MAX);
     let count = code.spill(R1);
     code.put(R1, COUNT);
     code.begin_variable();

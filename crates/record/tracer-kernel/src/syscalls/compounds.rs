@@ -296,10 +296,7 @@ fn set(code: &mut Code<'_>, abi: Abi, index: u8, exit: bool) -> Emitted {
     asm.alu(Alu::Rsh, R1, 32);
     asm.alu(Alu::Add, R1, 7);
     asm.alu(Alu::Rsh, R1, 3);
-    let fits = asm.label();
-    asm.jump_if(Cond::Le, R1, SET_BYTES_MAX as i32, fits);
-    asm.mov(R1, SET_BYTES_MAX as i32);
-    asm.bind(fits);
+    code.at_most(SET_BYTES_MAX);
     let bytes = code.spill(R1);
     code.value(&register(abi, index))?;
     code.asm.jump_if(Cond::Eq, R1, 0, none);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sillage_pipeline::Messages;
-use sillage_pipeline::ctf::{MetadataOptions, Warning};
+use sillage_pipeline::ctf::MetadataOptions;
 use sillage_pipeline::filters::{Bound, Merge, Trimmer, intersect};
 use sillage_pipeline::sinks::{Drained, Zone, drain};
 use sillage_pipeline::sources::{FilePackets, Muxer, Options, Source, open_all};
@@ -17,6 +17,7 @@ use super::graph::{ClassName, Component, Connection, Graph, Kind, glob};
 use super::params::Taken;
 use super::plugins;
 use super::sinks::{self, AnySink};
+use crate::complaint::warn;
 
 /// Retry of live sources when nothing is said.
 const RETRY_DURATION_US: u64 = 100_000;
@@ -74,16 +75,6 @@ where
         match ended? {
             Drained::End | Drained::Stopped => return Ok(()),
             Drained::Pending => std::thread::sleep(retry),
-        }
-    }
-}
-
-/// Tells warnings on standard error.
-pub fn warn(warnings: &[Warning]) {
-    for warning in warnings {
-        match warning.line {
-            0 => eprintln!("warning: {}", warning.message),
-            line => eprintln!("warning: metadata:{line}: {}", warning.message),
         }
     }
 }

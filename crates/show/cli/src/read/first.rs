@@ -2,8 +2,8 @@
 //!
 //! The message after the last wanted event is the end, so sinks finish as they always do.
 
-use sillage_pipeline::ctf::{Message, Warning};
-use sillage_pipeline::{Error, Messages, Status};
+use sillage_pipeline::ctf::Message;
+use sillage_pipeline::{Error, Messages, Status, Warning};
 
 /// Ends after a number of events.
 pub struct First<M> {

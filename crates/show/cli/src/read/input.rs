@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use sillage_pipeline::ctf::{MetadataError, MetadataOptions, Warning};
+use sillage_pipeline::ctf::{MetadataError, MetadataOptions};
 use sillage_pipeline::filters::{Bound, Matcher, Trimmer, intersect};
 use sillage_pipeline::sinks::{Drained, Sink, Zone, drain};
 use sillage_pipeline::sources::live::{Live, Seek};
@@ -17,6 +17,7 @@ use super::Outcome;
 use super::first::First;
 use super::live::{self, is_address};
 use super::progress::Progress;
+use crate::complaint::warn;
 
 /// Traces and what to read of them.
 #[derive(Args, Debug)]
@@ -206,16 +207,6 @@ fn matching(messages: AnyMessages, filter: Option<sillage_filter::Expression>) -
         }
         (AnyMessages::Any(messages), Some(filter)) => {
             AnyMessages::Any(Box::new(Matcher::new(messages, filter)))
-        }
-    }
-}
-
-/// Tells warnings.
-pub fn warn(warnings: &[Warning]) {
-    for warning in warnings {
-        match warning.line {
-            0 => eprintln!("warning: {}", warning.message),
-            line => eprintln!("warning: metadata:{line}: {}", warning.message),
         }
     }
 }

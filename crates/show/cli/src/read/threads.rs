@@ -7,17 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Result;
-use sillage_pipeline::ctf::Warning;
 use sillage_pipeline::filters::{Bound, Matcher, Trimmer, intersect_streams};
 use sillage_pipeline::sinks::pretty::{self, Slices};
 use sillage_pipeline::sinks::streams::{self, drain_each};
 use sillage_pipeline::sinks::{Sink, Stats, ctf::CtfSink};
 use sillage_pipeline::sources::{FilePackets, Muxer};
-use sillage_pipeline::{Error, Messages};
+use sillage_pipeline::{Error, Messages, Warning};
 
 use super::Outcome;
-use super::input::{Opened, tell_fault, warn};
+use super::input::{Opened, tell_fault};
 use super::progress::Progress;
+use crate::complaint::warn;
 
 /// More threads than this gain little where one has to write.
 const DEFAULT_MAX: usize = 8;
@@ -153,17 +153,17 @@ pub fn write_text(
     };
     let filter = opened.parts.filter.as_ref();
     let mut warnings = slices.write(options, filter, output, Box::new(std::io::stderr()), watch)?;
-    // Every thread has read some part of every stream; the same is odd in many packets of one file.
-    let place = |warning: &Warning| -> (String, u64, String) {
-        let (file, rest) = warning.message.split_once(": packet ").unwrap_or((&warning.message, ""));
-        let (packet, what) = rest.split_once(':').unwrap_or(("", rest));
-        (file.to_owned(), packet.parse().unwrap_or(0), what.replace(|c: char| c.is_ascii_digit(), ""))
-    };
-    warnings.sort_by_key(|warning| place(warning).1);
+    // Every thread has met what is odd in the parts of the streams that it read: the first place counts.
+    warnings.sort_by_key(|warning| match warning {
+        Warning::Packet { place, .. } => place.packet,
+        Warning::Metadata { .. } => 0,
+    });
     let mut seen = HashSet::new();
-    let first = |warning: &Warning| {
-        let (file, _, what) = place(warning);
-        seen.insert((file, what))
+    let first = |warning: &Warning| match warning {
+        Warning::Packet { place, oddity } => {
+            seen.insert((place.path.clone(), std::mem::discriminant(oddity)))
+        }
+        Warning::Metadata { .. } => true,
     };
     streams::Watch::warnings(&told, warnings.into_iter().filter(first).collect());
     told.is_partial.store(is_partial.load(Ordering::Relaxed), Ordering::Relaxed);

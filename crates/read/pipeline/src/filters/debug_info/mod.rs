@@ -15,9 +15,9 @@ use std::sync::Arc;
 
 use sillage_ctf::model::{FieldClass, FieldKind, Stream, StreamClass, Trace, TraceClass};
 use sillage_ctf::writer::{ExtendedStream, with_common_member};
-use sillage_ctf::{Event, Field, Message, Value, Warning};
+use sillage_ctf::{Event, Field, Message, Value};
 
-use crate::{Error, Messages, Status};
+use crate::{Error, Messages, Status, Warning};
 use process::{Files, Places, Process, Texts};
 
 /// Where separate debug information is kept.

@@ -4,13 +4,13 @@
 //! however many threads write them.
 
 use sillage_ctf::writer::TraceWriter;
-use sillage_ctf::{Message, Packet, Warning};
+use sillage_ctf::{Message, Packet};
 
 use super::stream::StreamSink;
 use super::{CtfOptions, CtfSink};
 use crate::sinks::Sink;
 use crate::sinks::streams::{Watch, drain_each};
-use crate::{Error, Messages, Status};
+use crate::{Error, Messages, Status, Warning};
 
 impl CtfSink {
     /// Writes streams, one in each sequence, on several threads. Streams of which nothing comes are

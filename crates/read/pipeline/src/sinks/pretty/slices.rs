@@ -4,7 +4,7 @@
 //! the slices of others without looking at fields, and formats its own; see [`turns`](super::turns)
 //! for how the pieces come together. Memory is bounded by what a worker keeps until its turn.
 
-use sillage_ctf::{Message, Warning};
+use sillage_ctf::Message;
 use sillage_filter::Expression;
 
 use super::turns::{Next, Notes, Share, Turns};
@@ -12,7 +12,7 @@ use super::{ClockFormat, LastTimes, Options, Pretty};
 use crate::filters::Matcher;
 use crate::sinks::{Drained, Output, drain};
 use crate::sources::{FilePackets, Muxer, SliceRange, Source};
-use crate::{Error, Messages, Status};
+use crate::{Error, Messages, Status, Warning};
 
 /// Bytes of traces in a slice.
 const SLICE_SIZE_BYTES: u64 = 512 << 10;

@@ -14,7 +14,7 @@ mod viewer;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use sillage_ctf::{Message, MetadataOptions, Warning};
+use sillage_ctf::{Message, MetadataOptions};
 use sillage_protocol::live::MINOR;
 
 pub use sillage_protocol::live::{Seek, Session, TraceFormat};
@@ -25,7 +25,7 @@ pub use url::{Family, LiveUrl, Target};
 pub use viewer::Viewer;
 
 use crate::sources::Muxer;
-use crate::{Error, Messages, Status};
+use crate::{Error, Messages, Status, Warning};
 use session::{Attached, LiveTrace};
 use stream::{Next, Shared, locked};
 

@@ -9,7 +9,7 @@ use sillage_protocol::live::{AttachStatus, MetadataStatus, NewStreamsStatus, Str
 use super::stream::{LivePackets, locked};
 use super::{Live, SessionNotFound};
 use crate::sources::{Quirks, StreamReader};
-use crate::{Error, Status};
+use crate::{Error, Status, Warning};
 
 /// Replies without data in a row after which a relay is not asked on.
 const EMPTY_REPLIES_MAX: u32 = 16;
@@ -224,7 +224,8 @@ impl Live {
             trace.unfinished = Some((source, 0));
             return Ok(false);
         }
-        self.warnings.extend(self.traces[number].reader.take_warnings());
+        let told = self.traces[number].reader.take_warnings().into_iter();
+        self.warnings.extend(told.map(|warning| Warning::Metadata { path: None, warning }));
         self.renew(number)?;
         Ok(true)
     }
