@@ -2,6 +2,7 @@
 //! threads get through end to end when nothing may be lost.
 
 use super::peers::{Channel, Peer, compile, scratch};
+use super::quiet::Quiet;
 use super::report::{Section, median};
 use crate::build::Built;
 use anyhow::ensure;
@@ -17,7 +18,7 @@ const BLOCKING: Channel<'_> = Channel {
 const BATCH: f64 = 20_000.0;
 /// Batches of each of the two threads.
 const BATCHES: f64 = 500.0;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 5;
 
 struct Run {
     events_per_us: f64,
@@ -29,12 +30,13 @@ pub fn run_benchmark(built: &Built) -> anyhow::Result<()> {
     let out = scratch("flow")?;
     let program = compile("bench.c", &out)?;
     let (lttng, sillage) = (Peer::lttng()?, Peer::sillage(built)?);
+    let mut quiet = Quiet::new(&program)?;
     let mut rows = Vec::new();
     for (name, what) in [("one int", "int"), ("int + 16-byte string", "int_string")] {
         let mut runs = [Vec::new(), Vec::new()];
         for _ in 0..ROUNDS {
             for (peer, runs) in [&lttng, &sillage].into_iter().zip(&mut runs) {
-                runs.push(measure(peer, &program, what)?);
+                runs.push(quiet.run(|| measure(peer, &program, what))?);
             }
         }
         let column = |i: usize, f: fn(&Run) -> f64| median(runs[i].iter().map(f).collect());
@@ -48,10 +50,12 @@ pub fn run_benchmark(built: &Built) -> anyhow::Result<()> {
     }
     std::fs::remove_dir_all(out)?;
     let mut section = Section::new("flow: from two threads to files");
-    section.paragraph(
-        "Blocking mode, two threads of an unmodified C program, trace on tmpfs, until the session is destroyed; \
-         nothing was lost. The consumer's GB are the trace's bytes for each second of the daemon's CPU.",
-    );
+    section.paragraph(&format!(
+        "Blocking mode, two threads of an unmodified C program, trace on tmpfs, until the session is stopped; \
+         nothing was lost. Medians of {ROUNDS} rounds. The consumer's GB are the trace's bytes for each second of \
+         the daemon's CPU. {}",
+        quiet.share()
+    ));
     let head = ["event", "LTTng M events/s", "Sillage M events/s", "LTTng GB/s", "Sillage GB/s"];
     section.table(&head, &rows);
     section.keep()

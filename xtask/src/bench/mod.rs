@@ -5,6 +5,7 @@
 mod daemon;
 mod flow;
 mod peers;
+mod quiet;
 mod read;
 mod report;
 mod ring;

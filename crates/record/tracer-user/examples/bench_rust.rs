@@ -2,7 +2,8 @@
 //!
 //! The program is its own daemon (a flight recorder of 4 MiB × 4 for each CPU). Batches of 20,000
 //! events; min, median and p90 of the batches. Pinned, and SCHED_FIFO when `BENCH_FIFO` is set.
-//! `BENCH_QUIET=NS`: as in the C program `bench.c`, batches count while the core is ours alone.
+//! With `BENCH_QUIET` batches count while the core is ours alone, as in the C program `bench.c`; what
+//! the known work takes at best is measured by this program itself, whose loop is another one.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -83,6 +84,16 @@ fn known_work_ns() -> f64 {
     start.elapsed().as_secs_f64() * 1e9
 }
 
+/// The best of three seconds.
+fn best_known_work_ns() -> f64 {
+    let start = Instant::now();
+    let mut best = f64::MAX;
+    while start.elapsed().as_secs() < 3 {
+        best = best.min(known_work_ns());
+    }
+    best
+}
+
 fn pin(number: usize) {
     // SAFETY: the set and the parameter are valid; failing is allowed.
     unsafe {
@@ -108,11 +119,13 @@ fn main() {
         // The tracepoints registered before `main`: start again, with a daemon that waits.
         let options =
             Options { overwrite: true, subbuf_bytes: 4 << 20, names: &["rust:"], ..Options::default() };
+        let best_ns = std::env::var_os("BENCH_QUIET").map(|_| best_known_work_ns().to_string());
         for ordered in [false, true] {
             println!("clock {}", if ordered { "ordered" } else { "plain" });
             let daemon = Daemon::new(Options { ordered, ..options });
             let mut again = std::process::Command::new(std::env::current_exe().expect("this program"));
             again.args(std::env::args().skip(1)).env("SILLAGE_RUNDIR", &daemon.keeper.dir);
+            again.envs(best_ns.iter().map(|ns| ("BENCH_QUIET", ns)));
             assert!(again.status().expect("the program starts").success());
         }
         return;
