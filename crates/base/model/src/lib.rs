@@ -19,6 +19,7 @@ pub mod pattern;
 pub mod rule;
 pub mod size;
 pub mod tracepoint;
+pub mod track;
 
 pub use channel::{BlockingTimeout, ChannelSettings, LossMode};
 pub use domain::Domain;
@@ -27,3 +28,4 @@ pub use loglevel::LogLevel;
 pub use pattern::Pattern;
 pub use rule::{EventRule, Instrumentation, LogLevelRule};
 pub use tracepoint::Tracepoint;
+pub use track::{Named, ProcessAttribute, Tracked};

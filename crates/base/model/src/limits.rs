@@ -30,11 +30,14 @@ pub const CHANNELS_MAX: usize = 256;
 pub const CONTEXTS_MAX: usize = 256;
 /// Event rules of one channel.
 pub const RULES_MAX: usize = 4096;
+/// Values of one inclusion set.
+pub const TRACKED_MAX: usize = 4000;
 /// Sessions of one daemon.
 pub const SESSIONS_MAX: usize = 1024;
 /// Programs registered with one daemon at a time.
 pub const PROGRAMS_MAX: usize = 8192;
 
+const _: () = assert!(TRACKED_MAX * (NAME_BYTES_MAX + 5) + 64 <= MESSAGE_BYTES_MAX);
 const _: () = assert!(RECORD_BYTES_MAX * 4 <= MESSAGE_BYTES_MAX);
 const _: () = assert!(SUBBUF_BYTES_MIN.is_power_of_two() && SUBBUF_BYTES_MAX.is_power_of_two());
 const _: () = assert!(SUBBUF_COUNT_MAX.is_power_of_two());

@@ -10,18 +10,19 @@
 mod values;
 
 pub use values::{
-    get_counts, get_domain, get_rule, get_settings, put_counts, put_domain, put_rule, put_settings,
+    get_attribute, get_counts, get_domain, get_rule, get_settings, get_tracked, put_attribute, put_counts,
+    put_domain, put_rule, put_settings, put_tracked,
 };
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::program::{get_tracepoint, put_tracepoint};
 use alloc::{boxed::Box, string::String, vec::Vec};
-use sillage_model::limits::{CHANNELS_MAX, CONTEXTS_MAX, FIELDS_MAX, NAME_BYTES_MAX, RULES_MAX};
-use sillage_model::{ChannelSettings, Domain, EventRule, Tracepoint};
+use sillage_model::limits::{CHANNELS_MAX, CONTEXTS_MAX, FIELDS_MAX, NAME_BYTES_MAX, RULES_MAX, TRACKED_MAX};
+use sillage_model::{ChannelSettings, Domain, EventRule, ProcessAttribute, Tracepoint, Tracked};
 use values::{cut, get_totals, put_totals};
 
 /// Version of this protocol; the first two bytes of every request.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 /// What is unknown in a request of another version, in the words of its decode error.
 pub const VERSION_WORD: &str = "control protocol version";
 /// Bytes of a path in a message.
@@ -107,6 +108,18 @@ error_codes! {
     NeedChannel = 83, "Non-default channel exists within session: channel name needs to be specified with '-c name'";
     /// Channels cannot join a session that ran.
     StartedOnce = 93, "Tracing has already been started once";
+    /// The value is in the inclusion set.
+    AttributeExists = 114, "Process attribute is already tracked";
+    /// The value is not in the inclusion set.
+    AttributeMissing = 115, "Process attribute was not tracked";
+    /// No such user.
+    NoUser = 160, "User not found";
+    /// No such group.
+    NoGroup = 161, "Group not found";
+    /// A probed file is no program that makes sense.
+    ProbeFile = 139, "ELF parsing error";
+    /// The place of a probe in a program makes no sense.
+    ProbePlace = 138, "Invalid userspace probe location";
     /// No exclusions without a glob.
     ExclusionInvalid = 110, "Invalid event exclusion data";
 }
@@ -138,7 +151,7 @@ pub enum Request {
     },
     /// All sessions of the client (root: of everybody). Answer: `Session` for each.
     ListSessions,
-    /// One session. Answer: `Session`, then for each channel `Channel` and its `Rule`s.
+    /// One session. Answer: `Session`, its `Inclusion` sets, then for each channel `Channel` and its `Rule`s.
     Describe {
         /// Its name.
         session: String,
@@ -224,6 +237,19 @@ pub enum Request {
         channel: Option<String>,
         /// LTTng's name of the field.
         context: String,
+    },
+    /// Changes an inclusion set.
+    Track {
+        /// Session.
+        session: String,
+        /// Domain.
+        domain: Domain,
+        /// Of what.
+        attribute: ProcessAttribute,
+        /// Which value; None: all.
+        value: Option<Tracked>,
+        /// Into the set, or out of it.
+        include: bool,
     },
 }
 
@@ -326,6 +352,17 @@ pub struct ChannelInfo {
     pub totals: ChannelTotals,
 }
 
+/// An inclusion set that has not everything in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InclusionSet {
+    /// Domain.
+    pub domain: Domain,
+    /// Of what.
+    pub attribute: ProcessAttribute,
+    /// The values, sorted.
+    pub values: Vec<Tracked>,
+}
+
 /// One registered program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgramInfo {
@@ -385,6 +422,8 @@ pub enum Reply {
     Event(EventInfo),
     /// The kernel tracer.
     Kernel(KernelInfo),
+    /// Whom the session before follows.
+    Inclusion(InclusionSet),
 }
 
 impl Request {
@@ -460,6 +499,13 @@ impl Request {
                 w.str(context);
                 w
             }
+            Request::Track { session, domain, attribute, value, include } => {
+                let mut w = in_domain(17, session, *domain);
+                put_attribute(&mut w, *attribute);
+                w.option(value.as_ref(), put_tracked);
+                w.bool(*include);
+                w
+            }
         }
         .finish()
     }
@@ -521,6 +567,13 @@ impl Request {
                 channel: r.option(name)?,
                 context: name(r)?,
             },
+            17 => Request::Track {
+                session: name(r)?,
+                domain: get_domain(r)?,
+                attribute: get_attribute(r)?,
+                value: r.option(get_tracked)?,
+                include: r.bool()?,
+            },
             n => return r.unknown("request", n),
         };
         r.end()?;
@@ -549,6 +602,7 @@ impl Reply {
             Reply::Summary(_) => 10,
             Reply::Event(_) => 11,
             Reply::Kernel(_) => 12,
+            Reply::Inclusion(_) => 13,
         };
         let mut w = Writer::frame(kind, 0);
         match self {
@@ -604,6 +658,11 @@ impl Reply {
             Reply::Kernel(k) => {
                 w.str(cut(&k.back_end));
                 w.list(&k.lacks, |w, reason| w.str(reason));
+            }
+            Reply::Inclusion(set) => {
+                put_domain(&mut w, set.domain);
+                put_attribute(&mut w, set.attribute);
+                w.list(&set.values, put_tracked);
             }
         }
         w.finish()
@@ -663,6 +722,11 @@ impl Reply {
             12 => Reply::Kernel(KernelInfo {
                 back_end: name(r)?,
                 lacks: r.list(REASONS_MAX, |r| r.string(PATH_BYTES_MAX))?,
+            }),
+            13 => Reply::Inclusion(InclusionSet {
+                domain: get_domain(r)?,
+                attribute: get_attribute(r)?,
+                values: r.list(TRACKED_MAX, get_tracked)?,
             }),
             n => return r.unknown("reply", n),
         };
@@ -732,10 +796,17 @@ mod tests {
             Request::ListEvents { instrumentation: ListedEvents::Contexts },
             Request::KernelStatus,
             Request::AddContext {
-                session,
+                session: session.clone(),
                 domain: Domain::Kernel,
                 channel: Some("c".into()),
                 context: "pid".into(),
+            },
+            Request::Track {
+                session,
+                domain: Domain::Kernel,
+                attribute: ProcessAttribute::Vuid,
+                value: Some(Tracked::Name("root".into())),
+                include: true,
             },
         ];
         for request in requests {
@@ -786,6 +857,11 @@ mod tests {
             }),
             Reply::Event(EventInfo { name: "e".into(), fields: vec![("f".into(), "integer".into())] }),
             Reply::Kernel(KernelInfo { back_end: "b".into(), lacks: vec!["l".into()] }),
+            Reply::Inclusion(InclusionSet {
+                domain: Domain::Kernel,
+                attribute: ProcessAttribute::Cgroup,
+                values: vec![Tracked::Id(1 << 40), Tracked::Name("n".into())],
+            }),
             Reply::ChannelName("c".into()),
             Reply::Summary(Summary { channels: vec![totals], unanswered: vec!["p".into()], programs: 1 }),
         ];

@@ -9,12 +9,12 @@ mod spawn;
 
 pub use place::Place;
 pub use sillage_protocol::control::{
-    ChannelInfo, ChannelTotals, DaemonInfo, ErrorCode, EventInfo, Failure, KernelInfo, ListedEvents,
-    ProgramInfo, SessionInfo, Summary,
+    ChannelInfo, ChannelTotals, DaemonInfo, ErrorCode, EventInfo, Failure, InclusionSet, KernelInfo,
+    ListedEvents, ProgramInfo, SessionInfo, Summary,
 };
 pub use spawn::start_daemon;
 
-use sillage_model::{ChannelSettings, Domain, EventRule, Tracepoint};
+use sillage_model::{ChannelSettings, Domain, EventRule, ProcessAttribute, Tracepoint, Tracked};
 use sillage_protocol::codec::{DecodeError, FRAME_HEADER_BYTES, FrameHeader};
 use sillage_protocol::control::{Reply, Request};
 use std::io::{self, Read, Write};
@@ -63,6 +63,17 @@ pub struct ChannelDescription {
     pub info: ChannelInfo,
     /// Its rules.
     pub rules: Vec<EventRule>,
+}
+
+/// A session with all that is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionDescription {
+    /// The session.
+    pub info: SessionInfo,
+    /// Whom it follows: sets that have not everything in them.
+    pub inclusions: Vec<InclusionSet>,
+    /// Its channels.
+    pub channels: Vec<ChannelDescription>,
 }
 
 /// A program with its tracepoints.
@@ -129,15 +140,14 @@ impl Client {
     }
 
     /// One session with its channels.
-    pub fn describe(
-        &mut self,
-        session: &str,
-    ) -> Result<(SessionInfo, Vec<ChannelDescription>), ControlError> {
+    pub fn describe(&mut self, session: &str) -> Result<SessionDescription, ControlError> {
         let mut found = None;
+        let mut inclusions = Vec::new();
         let mut channels: Vec<ChannelDescription> = Vec::new();
         for reply in self.call(&Request::Describe { session: session.into() })? {
             match reply {
                 Reply::Session(info) => found = Some(info),
+                Reply::Inclusion(set) => inclusions.push(set),
                 Reply::Channel(info) => channels.push(ChannelDescription { info: *info, rules: Vec::new() }),
                 Reply::Rule(rule) => {
                     if let Some(channel) = channels.last_mut() {
@@ -147,7 +157,7 @@ impl Client {
                 _ => {}
             }
         }
-        Ok((found.ok_or(ControlError::Incomplete)?, channels))
+        Ok(SessionDescription { info: found.ok_or(ControlError::Incomplete)?, inclusions, channels })
     }
 
     /// All registered programs that we may see.
@@ -211,6 +221,18 @@ impl Client {
     ) -> Result<(), ControlError> {
         let (session, channel, context) = (session.into(), channel.map(String::from), context.into());
         self.call(&Request::AddContext { session, domain, channel, context }).map(drop)
+    }
+
+    /// Takes a value into an inclusion set, or out of it; without one, all values.
+    pub fn track(
+        &mut self,
+        session: &str,
+        domain: Domain,
+        attribute: ProcessAttribute,
+        value: Option<Tracked>,
+        include: bool,
+    ) -> Result<(), ControlError> {
+        self.call(&Request::Track { session: session.into(), domain, attribute, value, include }).map(drop)
     }
 
     /// Makes a rule, or enables it again; returns the channel that took it. Without a channel it is the

@@ -8,7 +8,8 @@ use sillage_model::limits::{CHANNELS_MAX, CONTEXTS_MAX, NAME_BYTES_MAX, RULES_MA
 use sillage_model::{ChannelSettings, Domain, EventRule, Instrumentation};
 use sillage_protocol::codec::DecodeError;
 use sillage_protocol::control::{
-    ChannelInfo, DaemonInfo, ErrorCode, Failure, ProgramInfo, Reply, Request, VERSION, VERSION_WORD,
+    ChannelInfo, DaemonInfo, ErrorCode, Failure, InclusionSet, ProgramInfo, Reply, Request, VERSION,
+    VERSION_WORD,
 };
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
@@ -16,7 +17,7 @@ use std::path::{Component, Path, PathBuf};
 /// The channel that `enable-event` makes when there is none.
 const DEFAULT_CHANNEL: &str = "channel0";
 
-fn fail<T>(code: ErrorCode) -> Result<T, Failure> {
+pub(crate) fn fail<T>(code: ErrorCode) -> Result<T, Failure> {
     Err(Failure { code, detail: String::new() })
 }
 
@@ -133,6 +134,12 @@ impl Daemon {
                 self.add_context(id, domain, channel.as_deref(), context)?;
                 Ok(Answer::Now(vec![Reply::Done]))
             }
+            Request::Track { session, domain, attribute, value, include } => {
+                let id = self.find(peer, &session)?;
+                self.track(id, domain, attribute, value, include)?;
+                // Who is followed counts from the answer on.
+                self.confirm_change(id, token, vec![Reply::Done])
+            }
             Request::Start { session } => {
                 let id = self.find(peer, &session)?;
                 self.start(id, token).map(|()| Answer::Later)
@@ -198,6 +205,7 @@ impl Daemon {
             clock_offset: None,
             unanswered: Vec::new(),
             record,
+            tracked: BTreeMap::new(),
         };
         let info = session.info();
         let id = self.new_id();
@@ -209,6 +217,10 @@ impl Daemon {
         let id = self.find(peer, name)?;
         let session = self.session(id)?;
         let mut replies = vec![Reply::Session(session.info())];
+        replies.extend(session.tracked.iter().map(|((domain, attribute), set)| {
+            let values = set.keys().cloned().collect();
+            Reply::Inclusion(InclusionSet { domain: *domain, attribute: *attribute, values })
+        }));
         for (channel, totals) in session.channels.iter().zip(session.totals()) {
             replies.push(Reply::Channel(Box::new(ChannelInfo {
                 name: channel.name.clone(),
@@ -397,12 +409,15 @@ impl Daemon {
     /// Tells programs; while the session records, the answer waits until they have confirmed.
     fn rules_changed(&mut self, id: u64, token: u64, replies: Vec<Reply>) -> Result<Answer, Failure> {
         self.changed = true;
-        let session = self.session(id)?;
-        let (active, known) = (session.active, session.started_once);
-        if known {
+        if self.session(id)?.started_once {
             self.declare_all();
         }
-        if !active {
+        self.confirm_change(id, token, replies)
+    }
+
+    /// Answers when everybody has confirmed what they were told; at once if nobody records.
+    fn confirm_change(&mut self, id: u64, token: u64, replies: Vec<Reply>) -> Result<Answer, Failure> {
+        if !self.session(id)?.active {
             return Ok(Answer::Now(replies));
         }
         self.confirm(id, Some(token), Goal::Answer(replies));
@@ -448,7 +463,7 @@ const fn codes(domain: Domain) -> Codes {
     }
 }
 
-fn no_session() -> Failure {
+pub(crate) fn no_session() -> Failure {
     Failure { code: ErrorCode::NoSession, detail: String::new() }
 }
 

@@ -4,7 +4,7 @@
 //! Two processes of one program: the [`keeper`] holds what must outlive a crash and restarts the
 //! worker, a single-threaded loop over sockets (`worker`) with the consumer's threads beside it. What
 //! the loop knows is in `model`, what it does with it in `programs` (registration), `kernel` (the kernel
-//! domain), `recording` (ring sets, traces, start and stop) and `commands` (requests); `state` carries it to the next worker, and `succession` to the next keeper.
+//! domain), `recording` (ring sets, traces, start and stop), `tracking` (whom a session follows) and `commands` (requests); `state` carries it to the next worker, and `succession` to the next keeper.
 //!
 //! Guarantees: a program is told of an event id only after the id's class is on disk and in the
 //! keeper's hands, so that no crash makes a record unreadable; nothing that a program or client sends
@@ -24,6 +24,7 @@ mod rundir;
 mod state;
 mod succession;
 mod trace;
+mod tracking;
 mod tsdl;
 mod unfinished;
 mod worker;

@@ -5,7 +5,9 @@
 use crate::link::Key;
 use crate::trace::Trace;
 use sillage_consumer::{Counters, Files, shared::RingMemory};
-use sillage_model::{BlockingTimeout, ChannelSettings, Domain, EventRule, LossMode};
+use sillage_model::{
+    BlockingTimeout, ChannelSettings, Domain, EventRule, LossMode, ProcessAttribute, Tracked,
+};
 use sillage_protocol::control::{ChannelTotals, SessionInfo};
 use sillage_ring::{Geometry, HeaderForm, Kind};
 use std::collections::BTreeMap;
@@ -235,7 +237,12 @@ pub struct Session {
     pub unanswered: Vec<String>,
     /// Token of the `record` command whose programs alone are recorded; 0: all.
     pub record: u64,
+    /// Inclusion sets that have not everything in them.
+    pub tracked: BTreeMap<(Domain, ProcessAttribute), InclusionSet>,
 }
+
+/// The values of an inclusion set, and what number each stands for.
+pub type InclusionSet = BTreeMap<Tracked, u64>;
 
 impl Session {
     /// For the command line.
@@ -254,6 +261,18 @@ impl Session {
     pub fn records(&self, uid: u32, record: u64) -> bool {
         let is_wanted = self.record == 0 || self.record == record;
         self.started_once && !self.destroying && (self.uid == 0 || self.uid == uid) && is_wanted
+    }
+
+    /// True if this program of a user is in the inclusion sets of its domain. `vpid` is its number as
+    /// it sees itself; namespaces of users are not looked into, as LTTng does not.
+    pub fn follows(&self, vpid: u32, uid: u32, gid: u32) -> bool {
+        let is_in = |attribute, id: u32| {
+            let set = self.tracked.get(&(Domain::User, attribute));
+            set.is_none_or(|set| set.values().any(|number| *number == u64::from(id)))
+        };
+        is_in(ProcessAttribute::Vpid, vpid)
+            && is_in(ProcessAttribute::Vuid, uid)
+            && is_in(ProcessAttribute::Vgid, gid)
     }
 
     /// The channel of this name.

@@ -205,7 +205,10 @@ impl Daemon {
                         continue;
                     }
                     let known = program.declared.contains_key(&session.channels[index].id);
-                    let matching = matching(&program, session, index);
+                    let matching = match session.follows(hello.vpid, peer.uid, peer.gid) {
+                        true => matching(&program, session, index),
+                        false => Vec::new(),
+                    };
                     if matching.is_empty() && !known {
                         continue;
                     }

@@ -3,6 +3,7 @@
 //! Root's directory can be entered by everybody (programs register there) and its control socket
 //! belongs to the `tracing` group, as LTTng's; a user's directory is the user's alone.
 
+use crate::tracking::number_of;
 use rustix::fs::{FlockOperation, Gid, Mode, OFlags};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -122,8 +123,5 @@ pub enum Who {
 /// The id of a group, from the group file.
 fn group(name: &str) -> Option<u32> {
     let groups = std::fs::read_to_string("/etc/group").ok()?;
-    groups.lines().find_map(|line| {
-        let mut parts = line.split(':');
-        (parts.next() == Some(name)).then(|| parts.nth(1)?.parse().ok())?
-    })
+    number_of(&groups, name)?.try_into().ok()
 }

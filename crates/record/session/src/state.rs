@@ -5,18 +5,18 @@
 //! change, and handed to the keeper, which only holds it. Both ends are the same program, so there is
 //! one version; another one is refused, and then the sessions are gone.
 
-use crate::model::{Channel, Holder, Origin, RingSet, Session};
+use crate::model::{Channel, Holder, InclusionSet, Origin, RingSet, Session};
 use crate::trace::{Class, Trace};
 use rustix::fs::MemfdFlags;
 use sillage_consumer::{Counters, shared::RingMemory};
-use sillage_model::Domain;
 use sillage_model::limits::{
-    CHANNELS_MAX, CONTEXTS_MAX, NAME_BYTES_MAX, PROGRAMS_MAX, RULES_MAX, SESSIONS_MAX,
+    CHANNELS_MAX, CONTEXTS_MAX, NAME_BYTES_MAX, PROGRAMS_MAX, RULES_MAX, SESSIONS_MAX, TRACKED_MAX,
 };
+use sillage_model::{Domain, ProcessAttribute};
 use sillage_protocol::codec::{DecodeError, FRAME_HEADER_BYTES, Reader, Writer};
 use sillage_protocol::control::{
-    ChannelTotals, PATH_BYTES_MAX, get_counts, get_domain, get_rule, get_settings, put_counts, put_domain,
-    put_rule, put_settings,
+    ChannelTotals, PATH_BYTES_MAX, get_attribute, get_counts, get_domain, get_rule, get_settings,
+    get_tracked, put_attribute, put_counts, put_domain, put_rule, put_settings, put_tracked,
 };
 use sillage_protocol::program::{get_tracepoint, put_tracepoint};
 use sillage_ring::{HeaderForm, Kind};
@@ -27,7 +27,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Stands for the kernel where a user's number would stand.
 const KERNEL: u32 = u32::MAX;
 
@@ -106,6 +106,16 @@ fn put_session(w: &mut Writer, s: &Session) {
     w.list(&s.unanswered, |w, name| w.str(name));
     w.u64(s.record);
     w.option(s.clock_offset, |w, offset| w.u64(offset as u64));
+    w.count(s.tracked.len());
+    for ((domain, attribute), set) in &s.tracked {
+        put_domain(w, *domain);
+        put_attribute(w, *attribute);
+        w.count(set.len());
+        for (value, id) in set {
+            put_tracked(w, value);
+            w.u64(*id);
+        }
+    }
     w.list(&s.channels, |w, c| {
         w.u64(c.id);
         w.str(&c.name);
@@ -208,6 +218,7 @@ fn get_session(r: &mut Reader<'_>, cpus: u32, set: Sets<'_>) -> Result<Session, 
         unanswered: r.list(PROGRAMS_MAX, |r| r.string(PATH_BYTES_MAX))?,
         record: r.u64()?,
         clock_offset: r.option(|r| r.u64())?.map(|offset| offset as i64),
+        tracked: r.list(2 * ProcessAttribute::ALL.len(), get_inclusion)?.into_iter().collect(),
         channels: r.list(CHANNELS_MAX, |r| get_channel(r, cpus, set))?,
         traces: BTreeMap::new(),
     };
@@ -226,6 +237,14 @@ fn get_session(r: &mut Reader<'_>, cpus: u32, set: Sets<'_>) -> Result<Session, 
         session.traces.insert(origin, trace);
     }
     Ok(session)
+}
+
+type Inclusion = ((Domain, ProcessAttribute), InclusionSet);
+
+fn get_inclusion(r: &mut Reader<'_>) -> Result<Inclusion, DecodeError> {
+    let of = (get_domain(r)?, get_attribute(r)?);
+    let values = r.list(TRACKED_MAX, |r| Ok((get_tracked(r)?, r.u64()?)))?;
+    Ok((of, values.into_iter().collect()))
 }
 
 fn get_channel(r: &mut Reader<'_>, cpus: u32, memory: Sets<'_>) -> Result<Channel, DecodeError> {

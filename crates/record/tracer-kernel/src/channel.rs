@@ -9,7 +9,7 @@ use crate::code::{GenerateError, Reads, iterated};
 use crate::dispatch::Dispatch;
 use crate::format::FormatError;
 use crate::kernel::Kernel;
-use crate::program::{self, Guard, Maps, SLACK_BYTES, STAGE_BYTES, STAGES, Spec};
+use crate::program::{self, CLOSED, Guard, Maps, SLACK_BYTES, STAGE_BYTES, STAGES, Spec};
 use crate::recipe::{Field, Hook, Recipe};
 use crate::sys::{self, MapKind, MapSpec, Page, ProgramKind, SysError, number};
 use crate::syscalls::{Abi, Side};
@@ -89,6 +89,16 @@ enum Attached {
     Syscall(Side, Abi, Option<u32>),
 }
 
+impl Attached {
+    /// True if both stand behind the same call.
+    fn is_call(&self, other: &Attached) -> bool {
+        match (self, other) {
+            (Attached::Syscall(a, b, c), Attached::Syscall(x, y, z)) => (a, b, c) == (x, y, z),
+            _ => false,
+        }
+    }
+}
+
 /// One channel of the kernel domain.
 pub struct Channel {
     kernel: Arc<Kernel>,
@@ -104,7 +114,14 @@ pub struct Channel {
     dispatches: [Option<Dispatch>; 2],
     /// Recursion misses of programs that are gone.
     past_recursion: u64,
+    /// The word of each ring that says which programs may write into it.
+    closed: Vec<Page>,
+    /// What stands there.
+    generation: u64,
 }
+
+/// Programs that take the place of others count up by two: 1 closes a ring for good.
+const GENERATION_STEP: u64 = 2;
 
 fn array(name: &'static str, value_bytes: u64, entries: u32, mappable: bool) -> Result<OwnedFd, SysError> {
     sys::create_map(&MapSpec {
@@ -159,7 +176,14 @@ impl Channel {
         }
         let absent = array("absent", 8, 1, true)?;
         let failed = |error| SysError::Failed { call: "keeping a descriptor", error };
+        let pages = memory.maps().map(|(_, map)| Page::map(map, 0, true));
+        let closed = pages.collect::<Result<Vec<Page>, SysError>>()?;
+        // A daemon before us may have been killed while it replaced programs.
+        let generation = closed.iter().map(|page| page.load_at(CLOSED)).max().unwrap_or(0);
+        closed.iter().for_each(|page| page.store_at(CLOSED, generation));
         Ok(Channel {
+            closed,
+            generation,
             stages: array("stages", STAGE_BYTES.into(), geometry.cpus * STAGES, false)?,
             absent_count: Page::map(absent.as_fd(), 0, false)?,
             notes: bell.notes().try_clone_to_owned().map_err(failed)?,
@@ -294,6 +318,8 @@ impl Channel {
             recipe,
             contexts,
             guards,
+            // A call's place is taken by one store, so it is either program's.
+            generation: (!matches!(recipe.hook, Hook::Syscall { .. })).then_some(self.generation),
         };
         let load = |kind, reads| {
             let insns = program::generate(&spec, reads).map_err(wrap)?;
@@ -319,6 +345,28 @@ impl Channel {
         outcome
     }
 
+    /// Has other programs take the place of all that are attached, `enable` attaching each of them to the
+    /// channel that it is handed. Nothing is left out in between: the new ones begin where the old ones
+    /// end. A tracepoint that is being hit in that moment may be recorded by both, once on each CPU; a
+    /// system call is not.
+    pub fn replace(&mut self, enable: impl FnOnce(&mut Channel)) {
+        let old = std::mem::take(&mut self.enabled);
+        self.generation += GENERATION_STEP;
+        enable(self);
+        self.closed.iter().for_each(|page| page.store_at(CLOSED, self.generation));
+        self.past_recursion += old.iter().map(|e| misses(e.program.as_fd())).sum::<u64>();
+        let (calls, links): (Vec<_>, Vec<_>) =
+            old.into_iter().partition(|e| matches!(e.attached, Attached::Syscall(..)));
+        close(links);
+        // Calls whose place nobody took.
+        for call in calls {
+            if !self.enabled.iter().any(|e| e.attached.is_call(&call.attached)) {
+                self.detach_call(&call.attached);
+            }
+        }
+        self.detach_idle();
+    }
+
     /// Detaches an event. Programs that are running may still write a record.
     pub fn disable(&mut self, event_id: u32) {
         let (gone, kept): (Vec<_>, Vec<_>) =
@@ -326,13 +374,23 @@ impl Channel {
         self.enabled = kept;
         for enabled in gone {
             self.past_recursion += misses(enabled.program.as_fd());
-            if let Attached::Syscall(side, abi, number) = enabled.attached
-                && let Some(dispatch) = &self.dispatches[side as usize]
-            {
-                // It can only fail for a place that is not there.
-                let _ = dispatch.clear(abi, number);
-            }
+            self.detach_call(&enabled.attached);
         }
+        self.detach_idle();
+    }
+
+    /// Nothing for what hangs on a descriptor of its own.
+    fn detach_call(&self, attached: &Attached) {
+        if let Attached::Syscall(side, abi, number) = *attached
+            && let Some(dispatch) = &self.dispatches[side as usize]
+        {
+            // It can only fail for a place that is not there.
+            let _ = dispatch.clear(abi, number);
+        }
+    }
+
+    /// Takes hooks of system calls away behind which nothing is left.
+    fn detach_idle(&mut self) {
         for side in [Side::Entry, Side::Exit] {
             let used = |e: &Enabled| matches!(e.attached, Attached::Syscall(of, ..) if of == side);
             if !self.enabled.iter().any(used) {

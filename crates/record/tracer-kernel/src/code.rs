@@ -40,7 +40,7 @@ pub(crate) mod helper {
     pub(crate) const TAIL_CALL: i32 = 12;
     pub(crate) const READ_COUNTER: i32 = 55;
     pub(crate) const STACK: i32 = 67;
-    pub(crate) const CGROUP: i32 = 80;
+    pub(crate) const CGROUP_AT: i32 = 123;
     pub(crate) const PATH: i32 = 147;
     pub(crate) const READ_USER: i32 = 112;
     pub(crate) const JIFFIES: i32 = 118;

@@ -52,7 +52,7 @@ const NOTE: i16 = -56;
 
 const HEAD: i16 = offset_of!(ProducerLine, head) as i16;
 const LAST_TS: i16 = offset_of!(ProducerLine, last_ts) as i16;
-const CLOSED: i16 = offset_of!(ProducerLine, closed) as i16;
+pub(crate) const CLOSED: i16 = offset_of!(ProducerLine, closed) as i16;
 const RELEASED: i16 = CONSUMER_LINE_OFFSET as i16 + offset_of!(ConsumerLine, released) as i16;
 
 const fn lost(reason: LostReason) -> i16 {
@@ -100,6 +100,8 @@ pub struct Spec<'a> {
     pub contexts: &'a [Field],
     /// Filters and trackers, in order.
     pub guards: &'a [Guard<'a>],
+    /// It records while the rings' `closed` words have this value; None: whatever they have.
+    pub generation: Option<u64>,
 }
 
 /// Generates the program.
@@ -179,8 +181,10 @@ impl Program<'_> {
         asm.jump(self.end);
         asm.bind(present);
         asm.mov(R7, R0);
-        asm.load(Width::B8, R1, R7, CLOSED);
-        asm.jump_if(Cond::Ne, R1, 0, self.end);
+        if let Some(generation) = self.spec.generation {
+            asm.load(Width::B8, R1, R7, CLOSED);
+            asm.jump_if(Cond::Ne, R1, generation as i32, self.end);
+        }
         Ok(())
     }
 

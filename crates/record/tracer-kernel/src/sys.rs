@@ -176,12 +176,18 @@ pub fn create_map(spec: &MapSpec<'_>) -> Result<OwnedFd, SysError> {
         MapKind::Hash => 16,
         _ => 4,
     };
+    // Entries of hash maps are made when they are put in: most sets stay small.
+    let flags = match spec.kind {
+        MapKind::Hash => 1,
+        _ if spec.mappable => 1 << 10,
+        _ => 0,
+    };
     let mut attributes = Attributes::new()
         .u32(0, spec.kind as u32)
         .u32(4, key_bytes)
         .u32(8, spec.value_bytes)
         .u32(12, spec.entries)
-        .u32(16, if spec.mappable { 1 << 10 } else { 0 })
+        .u32(16, flags)
         .name(28, spec.name);
     if let Some(inner) = spec.inner {
         attributes = attributes.fd(20, inner);
@@ -338,6 +344,20 @@ pub fn run_with(program: BorrowedFd<'_>, payload: &[u8]) -> Result<(), SysError>
     // SAFETY: the arguments live through the call and have the bytes said; the program only reads what
     // they point to, and checks that it can.
     unsafe { attributes.call(PROG_RUN) }.map(drop).map_err(|_| SysError::last("running a program"))
+}
+
+/// Runs a raw tracepoint's program that looks at no arguments, in this thread: what it returns.
+///
+/// # Errors
+/// The kernel's.
+pub fn run(program: BorrowedFd<'_>) -> Result<u32, SysError> {
+    const RESULT: std::ops::Range<usize> = 4..8;
+    let mut attributes = Attributes::new().fd(0, program);
+    // SAFETY: no addresses in it.
+    unsafe { attributes.call(PROG_RUN) }.map_err(|_| SysError::last("running a program"))?;
+    let mut result = [0; 4];
+    result.copy_from_slice(&attributes.0[RESULT]);
+    Ok(u32::from_ne_bytes(result))
 }
 
 /// Names of the machine's interfaces with their IPv4 addresses; nothing if the system does not tell.
@@ -584,6 +604,25 @@ impl Page {
     pub(crate) fn word(&self) -> &AtomicU64 {
         // SAFETY: a page that stays mapped as long as `self`, aligned, used through atomics by all.
         unsafe { self.0.cast().as_ref() }
+    }
+
+    /// Where the word at an offset inside the page is.
+    fn word_at(&self, offset: i16) -> &AtomicU64 {
+        let words = Page::BYTES / size_of::<AtomicU64>();
+        let index = usize::try_from(offset).unwrap_or(0) / size_of::<AtomicU64>();
+        assert!(index < words, "words of the page");
+        // SAFETY: a page that stays mapped as long as `self`, aligned, used through atomics by all; the
+        // index was checked.
+        unsafe { self.0.cast::<AtomicU64>().add(index).as_ref() }
+    }
+
+    pub(crate) fn load_at(&self, offset: i16) -> u64 {
+        self.word_at(offset).load(Ordering::Acquire) // pairs with the stores of `store_at`
+    }
+
+    /// To be called on writable pages alone.
+    pub(crate) fn store_at(&self, offset: i16, value: u64) {
+        self.word_at(offset).store(value, Ordering::Release); // pairs with the programs' loads
     }
 
     pub(crate) fn load(&self) -> u64 {

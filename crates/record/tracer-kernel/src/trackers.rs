@@ -1,99 +1,50 @@
-//! What a session follows: `track` by process, user and group, a container by its namespace or control
-//! group, and never the tracer itself.
+//! Whom a channel follows: `track` by process, user and group, a container by its namespace or control
+//! group.
 //!
 //! The sets are maps that the programs in the kernel look into, so that they change while events are
-//! attached, without loading anything. A channel whose sets are all open pays one load for them.
+//! attached, without loading anything. Programs of a channel that follows everybody do not ask at all;
+//! when that ends, they are replaced ([`crate::Channel::replace`]).
 
 use crate::code::{Code, GenerateError, helper};
 use crate::contexts;
-use crate::recipe::{Expr, Source, current};
+use crate::recipe::{Source, current};
 use crate::sys::{self, MapKind, MapSpec, SysError, number};
 use sillage_bpf::{Alu, Cond, Label, Reg, Width};
+use sillage_model::ProcessAttribute;
+use sillage_model::limits::TRACKED_MAX;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use Reg::*;
 
-/// Ids of all sets together.
-const IDS_MAX: u32 = 16_384;
-/// Processes that are left out of everything.
-pub const EXCLUDED_MAX: usize = 4;
-
-/// What is followed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Attribute {
-    /// Processes.
-    Pid,
-    /// Processes by their numbers in their own namespaces.
-    Vpid,
-    /// Users.
-    Uid,
-    /// Users as their own namespaces see them.
-    Vuid,
-    /// Groups.
-    Gid,
-    /// Groups as their own namespaces see them.
-    Vgid,
-    /// PID namespaces by number.
-    PidNamespace,
-    /// Control groups (of version 2) by number.
-    Cgroup,
-}
-
-/// All of them, in the order of their bits.
-const ATTRIBUTES: [Attribute; 8] = [
-    Attribute::Pid,
-    Attribute::Vpid,
-    Attribute::Uid,
-    Attribute::Vuid,
-    Attribute::Gid,
-    Attribute::Vgid,
-    Attribute::PidNamespace,
-    Attribute::Cgroup,
-];
-
-impl Attribute {
-    /// R1 = the current task's.
-    fn value(self, code: &mut Code<'_>) -> Result<(), GenerateError> {
-        let context = match self {
-            Attribute::Pid => "pid",
-            Attribute::Vpid => "vpid",
-            Attribute::Uid => "uid",
-            Attribute::Vuid => "vuid",
-            Attribute::Gid => "gid",
-            Attribute::Vgid => "vgid",
-            Attribute::PidNamespace => "pid_ns",
-            Attribute::Cgroup => return code.value(&Expr::Helper(helper::CGROUP)),
-        };
-        match contexts::plain(context).map(|field| &field.from) {
-            Some(Source::Kernel(expr)) => code.value(expr),
-            _ => Err(GenerateError::Mismatch("an attribute that is no context")),
-        }
-    }
-}
-
-/// The first words of the map of rules: which sets are closed, then whom to leave out.
-#[derive(Debug, Default)]
-struct Rules {
-    closed: u64,
-    excluded: [u64; EXCLUDED_MAX],
-}
-
-/// Sets of a session.
-#[derive(Debug)]
-pub struct Trackers {
-    ids: OwnedFd,
-    rules: OwnedFd,
-    state: Mutex<Rules>,
-}
-
-/// Where the ids stand behind the word of closed sets.
-const EXCLUDED_AT: i32 = 8;
+/// Levels of nested PID namespaces, and of control groups, that a set is asked for. The kernel allows 32 of
+/// the former; whoever lives deeper belongs to nobody's set.
+const LEVELS_MAX: u32 = 12;
 /// Bytes of a key: the attribute, then the id.
 const KEY_BYTES: usize = 16;
 
+/// The sets that have not everything in them.
+pub type Followed = BTreeMap<ProcessAttribute, BTreeSet<u64>>;
+
+/// The sets of a channel, where its programs look them up.
+#[derive(Debug)]
+pub struct Trackers {
+    ids: OwnedFd,
+    /// One word: which sets have not everything in them.
+    closed: OwnedFd,
+    followed: Mutex<Followed>,
+}
+
+fn key(attribute: ProcessAttribute, id: u64) -> [u8; KEY_BYTES] {
+    let mut key = [0; KEY_BYTES];
+    key[..8].copy_from_slice(&(attribute as u64).to_ne_bytes());
+    key[8..].copy_from_slice(&id.to_ne_bytes());
+    key
+}
+
 impl Trackers {
-    /// Sets that follow everything.
+    /// Sets that follow everybody.
     ///
     /// # Errors
     /// No rights, no memory.
@@ -101,66 +52,34 @@ impl Trackers {
         let map = |kind, value_bytes, entries, name| {
             sys::create_map(&MapSpec { kind, value_bytes, entries, mappable: false, inner: None, name })
         };
-        let rules_bytes = (EXCLUDED_AT as usize + 8 * EXCLUDED_MAX) as u32;
+        let entries = (TRACKED_MAX * ProcessAttribute::ALL.len()) as u32;
         Ok(Trackers {
-            ids: map(MapKind::Hash, 1, IDS_MAX, "ids")?,
-            rules: map(MapKind::Array, rules_bytes, 1, "rules")?,
-            state: Mutex::default(),
+            ids: map(MapKind::Hash, 1, entries, "ids")?,
+            closed: map(MapKind::Array, 8, 1, "closed_sets")?,
+            followed: Mutex::default(),
         })
     }
 
-    fn key(attribute: Attribute, id: u64) -> [u8; KEY_BYTES] {
-        let mut key = [0; KEY_BYTES];
-        key[..8].copy_from_slice(&(attribute as u64).to_ne_bytes());
-        key[8..].copy_from_slice(&id.to_ne_bytes());
-        key
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Rules)) -> Result<(), SysError> {
-        let mut rules = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        change(&mut rules);
-        let words = std::iter::once(rules.closed).chain(rules.excluded);
-        let bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();
-        sys::set_value(self.rules.as_fd(), &0u32.to_ne_bytes(), &bytes)
-    }
-
-    /// Follows `id` too; everybody else of this attribute is not followed any more, unless tracked.
+    /// Follows these from now on. Nobody who is in a set before and after is missed in between.
     ///
     /// # Errors
-    /// Too many ids.
-    pub fn track(&self, attribute: Attribute, id: u64) -> Result<(), SysError> {
-        sys::set_value(self.ids.as_fd(), &Trackers::key(attribute, id), &[1])?;
-        self.change(|rules| rules.closed |= 1 << attribute as u64)
-    }
-
-    /// Does not follow `id`. If everybody was followed, nobody else is from now on either: as LTTng, a
-    /// set of all has no exceptions.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn untrack(&self, attribute: Attribute, id: u64) -> Result<(), SysError> {
-        sys::clear_value(self.ids.as_fd(), &Trackers::key(attribute, id))?;
-        self.change(|rules| rules.closed |= 1 << attribute as u64)
-    }
-
-    /// Follows everybody; single ids that were tracked are to be untracked first, or count again when
-    /// the set is closed.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn track_all(&self, attribute: Attribute) -> Result<(), SysError> {
-        self.change(|rules| rules.closed &= !(1 << attribute as u64))
-    }
-
-    /// Leaves these processes out of everything; 0 is nobody. More than [`EXCLUDED_MAX`] are ignored.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn exclude(&self, pids: &[u32]) -> Result<(), SysError> {
-        self.change(|rules| {
-            let pids = pids.iter().map(|pid| u64::from(*pid)).chain(std::iter::repeat(0));
-            rules.excluded.iter_mut().zip(pids).for_each(|(slot, pid)| *slot = pid);
-        })
+    /// The kernel's: no memory for so many.
+    pub fn follow(&self, wanted: &Followed) -> Result<(), SysError> {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        let ids = |sets: &Followed| -> BTreeSet<(ProcessAttribute, u64)> {
+            sets.iter().flat_map(|(attribute, ids)| ids.iter().map(|id| (*attribute, *id))).collect()
+        };
+        let (old, new) = (ids(&followed), ids(wanted));
+        for (attribute, id) in new.difference(&old) {
+            sys::set_value(self.ids.as_fd(), &key(*attribute, *id), &[1])?;
+        }
+        let closed = wanted.keys().fold(0u64, |closed, attribute| closed | 1 << *attribute as u64);
+        sys::set_value(self.closed.as_fd(), &0u32.to_ne_bytes(), &closed.to_ne_bytes())?;
+        for (attribute, id) in old.difference(&new) {
+            sys::clear_value(self.ids.as_fd(), &key(*attribute, *id))?;
+        }
+        followed.clone_from(wanted);
+        Ok(())
     }
 
     /// Rejects whom the sets do not follow, in front of the record.
@@ -168,39 +87,96 @@ impl Trackers {
     /// # Errors
     /// The kernel's types lack what is asked for.
     pub fn guard(&self, code: &mut Code<'_>, rejected: Label) -> Result<(), GenerateError> {
-        let rules = number(&self.rules);
-        code.value(&current("tgid"))?;
-        code.asm.map_value(R2, rules, 0);
-        let all = code.asm.label();
-        for slot in 0..EXCLUDED_MAX as i16 {
-            code.asm.load(Width::B8, R3, R2, EXCLUDED_AT as i16 + 8 * slot);
-            // Free slots are at the end; nor is the idle task, whose number is 0, somebody.
-            code.asm.jump_if(Cond::Eq, R3, 0, all);
-            code.asm.jump_if(Cond::Eq, R1, R3, rejected);
-        }
-        code.asm.bind(all);
-        code.asm.load(Width::B8, R1, R2, 0);
         let open = code.asm.label();
+        code.asm.map_value(R2, number(&self.closed), 0);
+        code.asm.load(Width::B8, R1, R2, 0);
         code.asm.jump_if(Cond::Eq, R1, 0, open);
         let closed = code.spill(R1);
         let key = code.scratch(KEY_BYTES);
-        for attribute in ATTRIBUTES {
+        for attribute in ProcessAttribute::ALL {
             let next = code.asm.label();
             code.unspill(R1, closed);
             code.asm.alu(Alu::And, R1, 1 << attribute as i32);
             code.asm.jump_if(Cond::Eq, R1, 0, next);
-            attribute.value(code)?;
-            code.asm.store(Width::B8, R10, key + 8, R1);
             code.asm.store_imm(Width::B8, R10, key, attribute as i32);
-            code.asm.map(R1, number(&self.ids));
-            code.asm.mov(R2, R10);
-            code.asm.alu(Alu::Add, R2, i32::from(key));
-            code.asm.call(helper::MAP_LOOKUP);
-            code.asm.jump_if(Cond::Eq, R0, 0, rejected);
+            match attribute {
+                ProcessAttribute::Cgroup => self.control_groups(code, key, next),
+                ProcessAttribute::PidNamespace => self.namespaces(code, key, next)?,
+                plain => {
+                    value(plain, code)?;
+                    self.look_up(code, key, next);
+                }
+            }
+            code.asm.jump(rejected);
             code.asm.bind(next);
         }
         code.release(1 + KEY_BYTES / 8);
         code.asm.bind(open);
         Ok(())
+    }
+
+    /// Goes to `found` if the id in R1 is in the set of the key's attribute.
+    fn look_up(&self, code: &mut Code<'_>, key: i16, found: Label) {
+        code.asm.store(Width::B8, R10, key + 8, R1);
+        code.asm.map(R1, number(&self.ids));
+        code.asm.mov(R2, R10);
+        code.asm.alu(Alu::Add, R2, i32::from(key));
+        code.asm.call(helper::MAP_LOOKUP);
+        code.asm.jump_if(Cond::Ne, R0, 0, found);
+    }
+
+    /// Goes to `found` if the current task's control group, or one that this is in, is followed.
+    fn control_groups(&self, code: &mut Code<'_>, key: i16, found: Label) {
+        let no_more = code.asm.label();
+        for level in 0..LEVELS_MAX {
+            code.asm.mov(R1, level as i32);
+            code.asm.call(helper::CGROUP_AT);
+            code.asm.jump_if(Cond::Eq, R0, 0, no_more);
+            code.asm.mov(R1, R0);
+            self.look_up(code, key, found);
+        }
+        code.asm.bind(no_more);
+    }
+
+    /// Goes to `found` if the current task's PID namespace, or one that this is in, is followed.
+    fn namespaces(&self, code: &mut Code<'_>, key: i16, found: Label) -> Result<(), GenerateError> {
+        let no_more = code.asm.label();
+        let stride = code.struct_size("upid")?;
+        let first = code.offset_of("pid", "numbers")? + code.offset_of("upid", "ns")?;
+        let inum = code.offset_of("pid_namespace", "ns.inum")?;
+        code.value(&current("thread_pid->level"))?;
+        let deepest = code.spill(R1);
+        code.value(&current("thread_pid"))?;
+        let pid = code.spill(R1);
+        for level in 0..LEVELS_MAX {
+            code.unspill(R1, deepest);
+            code.asm.jump_if(Cond::Lt, R1, level as i32, no_more);
+            code.unspill(R1, pid);
+            code.asm.alu(Alu::Add, R1, (first + level * stride) as i32);
+            code.read_kernel(Width::B8)?;
+            code.asm.alu(Alu::Add, R1, inum as i32);
+            code.read_kernel(Width::B4)?;
+            self.look_up(code, key, found);
+        }
+        code.asm.bind(no_more);
+        code.release(2);
+        Ok(())
+    }
+}
+
+/// R1 = the current task's value of an attribute that is a context too.
+fn value(attribute: ProcessAttribute, code: &mut Code<'_>) -> Result<(), GenerateError> {
+    let context = match attribute {
+        ProcessAttribute::Pid => "pid",
+        ProcessAttribute::Vpid => "vpid",
+        ProcessAttribute::Uid => "uid",
+        ProcessAttribute::Vuid => "vuid",
+        ProcessAttribute::Gid => "gid",
+        ProcessAttribute::Vgid => "vgid",
+        ProcessAttribute::PidNamespace | ProcessAttribute::Cgroup => "",
+    };
+    match contexts::plain(context).map(|field| &field.from) {
+        Some(Source::Kernel(expr)) => code.value(expr),
+        _ => Err(GenerateError::Mismatch("an attribute that is no context")),
     }
 }

@@ -3,11 +3,12 @@
 
 mod support;
 
+use sillage_model::ProcessAttribute;
 use sillage_ring::HeaderForm;
 use sillage_tracer_kernel::contexts;
 use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
 use sillage_tracer_kernel::syscalls::{self, Abi, Side};
-use sillage_tracer_kernel::trackers::{Attribute, Trackers};
+use sillage_tracer_kernel::trackers::{Followed, Trackers};
 use sillage_tracer_kernel::{Code, Field, GenerateError, Kernel, Recipe, events};
 use support::*;
 
@@ -70,9 +71,7 @@ fn contexts_say_what_proc_says() {
         has(format!(" v{key} = {}", status(line, column)));
     }
     for key in ["cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts"] {
-        let link = std::fs::read_link(format!("/proc/thread-self/ns/{key}")).unwrap();
-        let link = link.to_string_lossy().into_owned();
-        has(format!(" {key}_ns = {},", link.trim_matches(|c: char| !c.is_ascii_digit())));
+        has(format!(" {key}_ns = {},", linked(&format!("/proc/thread-self/ns/{key}"))));
     }
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     has(format!(" hostname = \"{}\"", hostname.trim()));
@@ -243,50 +242,90 @@ fn filters_that_do_not_fit_say_where() {
     }
 }
 
+/// The number in what a link of /proc points to.
+fn linked(link: &str) -> u64 {
+    let link = std::fs::read_link(link).unwrap();
+    link.to_string_lossy().trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap()
+}
+
 #[test]
 fn trackers_follow_whom_they_are_told() {
+    use ProcessAttribute::*;
     let Some(kernel) = kernel("trackers") else { return };
     let trackers = Trackers::create().unwrap();
     let mut session = Session::new("trackers", &kernel, geometry(), &[]);
     session.consume();
     let guard = |code: &mut Code<'_>, no| -> Result<(), GenerateError> { trackers.guard(code, no) };
     session.enable_with(&call("openat"), &[&guard]);
-    let pid = u64::from(std::process::id());
-    let group = u64::from(status("Gid:", 0));
+    // Numbers as the kernel's first namespaces have them, wherever the test runs.
+    let pid = u64::from(sillage_tracer_kernel::guard::own_number().unwrap());
+    let own = u64::from(std::process::id());
+    let (user, group) = (u64::from(status("Uid:", 0)), u64::from(status("Gid:", 0)));
+    let mut followed = Followed::new();
+    let mut follow = |attribute, ids: &[u64], file: &str| {
+        followed.insert(attribute, ids.iter().copied().collect());
+        trackers.follow(&followed).unwrap();
+        open(&[file]);
+    };
     open(&["/open"]);
-    trackers.track(Attribute::Pid, 1).unwrap();
-    open(&["/pid 1 alone"]);
-    trackers.track(Attribute::Pid, pid).unwrap();
-    open(&["/pid too"]);
-    for attribute in [Attribute::Vpid, Attribute::Uid, Attribute::Vuid, Attribute::Vgid] {
-        let id = match attribute {
-            Attribute::Vpid => pid,
-            Attribute::Uid | Attribute::Vuid => u64::from(status("Uid:", 0)),
-            _ => group,
-        };
-        trackers.track(attribute, id).unwrap();
+    follow(Pid, &[1], "/pid 1 alone");
+    follow(Pid, &[1, pid], "/pid too");
+    for (attribute, id) in [(Vpid, own), (Uid, user), (Vuid, user), (Vgid, group)] {
+        follow(attribute, &[id], "/more of them");
     }
-    open(&["/all of them"]);
-    trackers.track(Attribute::Gid, group + 1).unwrap();
-    open(&["/another group"]);
-    trackers.track_all(Attribute::Gid).unwrap();
-    let link = std::fs::read_link("/proc/self/ns/pid").unwrap();
-    let namespace = link.to_string_lossy().trim_matches(|c: char| !c.is_ascii_digit()).parse().unwrap();
-    trackers.track(Attribute::PidNamespace, namespace).unwrap();
-    open(&["/namespace"]);
-    trackers.untrack(Attribute::Pid, pid).unwrap();
-    open(&["/not this"]);
-    trackers.track_all(Attribute::Pid).unwrap();
-    trackers.exclude(&[1, pid as u32]).unwrap();
-    open(&["/excluded"]);
-    trackers.exclude(&[]).unwrap();
-    open(&["/not excluded"]);
-    trackers.untrack(Attribute::Cgroup, 1).unwrap();
+    follow(Gid, &[group + 1], "/another group");
+    follow(Gid, &[group], "/our group");
+    follow(PidNamespace, &[1], "/another namespace");
+    follow(PidNamespace, &[linked("/proc/self/ns/pid")], "/namespace");
+    follow(Pid, &[1], "/not this");
+    follow(Pid, &[], "/nobody");
+    trackers.follow(&Followed::new()).unwrap();
+    open(&["/everybody"]);
+    trackers.follow(&[(Cgroup, [u64::MAX].into())].into()).unwrap();
     open(&["/no cgroup"]);
+    // Of every control group the root's is an ancestor.
+    trackers.follow(&[(Cgroup, [1].into())].into()).unwrap();
+    open(&["/a cgroup"]);
     session.finish();
     let lines = session.read();
     let name = |line: &Line| line.text.split("filename = \"").nth(1)?.split('"').next().map(String::from);
     let names: Vec<String> =
         lines.iter().filter_map(name).filter(|name| name.matches('/').count() == 1).collect();
-    assert_eq!(names, ["/open", "/pid too", "/all of them", "/namespace", "/not excluded"]);
+    let more = "/more of them";
+    let want =
+        ["/open", "/pid too", more, more, more, more, "/our group", "/namespace", "/everybody", "/a cgroup"];
+    assert_eq!(names, want);
+}
+
+#[test]
+fn programs_that_replace_others_leave_nothing_out_and_record_nothing_twice() {
+    const CALLS: usize = 20_000;
+    let Some(kernel) = kernel("replaced") else { return };
+    let mut session = Session::new("replaced", &kernel, geometry(), &[]);
+    session.consume();
+    let recipe = call("getpriority");
+    session.enable(&recipe);
+    session.enable(events::find("sched_switch").unwrap());
+    let started = std::sync::Arc::new(std::sync::Barrier::new(2));
+    let caller = {
+        let started = std::sync::Arc::clone(&started);
+        std::thread::spawn(move || {
+            started.wait();
+            for which in 0..CALLS {
+                // SAFETY: no addresses.
+                unsafe { libc::getpriority(libc::PRIO_PGRP, 1_000_000 + which as u32) };
+            }
+        })
+    };
+    started.wait();
+    for _ in 0..20 {
+        session.channel.replace(|channel| channel.enable(&recipe, 0, &[], &[]).unwrap());
+    }
+    caller.join().unwrap();
+    session.finish();
+    assert_eq!(session.channel.loss().total(), 0);
+    let lines = session.read();
+    let who = |line: &Line| line.text.split("who = ").nth(1)?.split(' ').next()?.parse::<usize>().ok();
+    let calls: Vec<usize> = lines.iter().filter_map(who).filter(|who| *who >= 1_000_000).collect();
+    assert!(calls.iter().copied().eq(1_000_000..1_000_000 + CALLS), "{} calls", calls.len());
 }

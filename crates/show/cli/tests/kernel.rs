@@ -41,6 +41,14 @@ fn number(line: &str, key: &str) -> i64 {
     rest.split([',', ' ']).next().unwrap().parse().unwrap()
 }
 
+/// Number of the PID namespace in which we are: process ids here are not those of the kernel's records
+/// where it is not the first.
+fn own_namespace() -> i64 {
+    let link = std::fs::read_link("/proc/self/ns/pid").unwrap();
+    let digits = |c: char| !c.is_ascii_digit();
+    link.to_string_lossy().trim_matches(digits).parse().unwrap()
+}
+
 /// Babeltrace and our reader agree on how many events there are; Babeltrace's text.
 fn read(home: &Home, out: &str) -> String {
     let text = home.babeltrace(&home.dir.join(out));
@@ -173,20 +181,43 @@ fn the_daemons_own_doings_are_left_out_unless_wanted() {
         home.ok(&format!("create s -o {out}"));
         home.ok(&format!("enable-channel -k c {options}"));
         home.ok("enable-event -k sched_switch -c c");
+        home.ok("add-context -k -t vpid -t pid_ns");
         home.ok("start");
-        let worker = home.pid("worker.pid");
+        let worker = i64::from(home.pid("worker.pid"));
         for _ in 0..10 {
             home.ok("list s");
         }
-        let tasks = std::fs::read_dir(format!("/proc/{worker}/task")).unwrap();
-        let tids: Vec<i64> =
-            tasks.map(|task| task.unwrap().file_name().to_str().unwrap().parse().unwrap()).collect();
         home.ok("destroy s");
         let text = read(&home, out);
-        text.lines().filter(|line| tids.contains(&number(line, "prev_tid"))).count()
+        let ours =
+            |line: &&str| number(line, " vpid") == worker && number(line, " pid_ns") == own_namespace();
+        text.lines().filter(ours).count()
     };
     assert_eq!(worker_switches("", "without"), 0);
     assert!(worker_switches("--include-self", "with") >= 10);
+}
+
+/// As in a container, whose processes have other numbers than the kernel's records: the tests that compare
+/// them, and that a daemon knows itself.
+#[test]
+fn the_same_in_a_namespace_of_processes() {
+    let tests = [
+        "the_daemons_own_doings_are_left_out_unless_wanted",
+        "a_session_follows_whom_it_is_told",
+        "a_killed_worker_leaves_nothing_attached_and_the_next_goes_on",
+    ];
+    let output = Command::new("unshare")
+        .args(["-pf", "--mount-proc"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .args(tests)
+        .output()
+        .expect("unshare of util-linux");
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    if text.contains("unshare failed") {
+        return eprintln!("SKIPPED: the_same_in_a_namespace_of_processes: {text}");
+    }
+    assert!(output.status.success() && text.contains("3 passed"), "{text}");
 }
 
 /// Numbers of the programs that a process holds.
@@ -211,13 +242,15 @@ fn a_killed_worker_leaves_nothing_attached_and_the_next_goes_on() {
     let Some(home) = kernel_home("killed") else { return };
     home.ok("create s -o out");
     home.ok("enable-event -k sched_process_exit,sched_switch");
+    home.ok("add-context -k -t vtid -t pid_ns");
     home.ok("start");
     commotion();
     let programs = programs_of(home.pid("worker.pid"));
     assert!(!programs.is_empty());
     home.kill_worker();
     wait_until_gone(&programs);
-    wait_for("new programs", || !programs_of(home.pid("worker.pid")).is_empty());
+    // Answered when the tracer has done everything before.
+    home.ok("track -k --vpid --all");
     let before = Command::new("true").spawn().unwrap().wait_with_output().map(drop);
     before.unwrap();
     let child = Command::new("sh").args(["-c", "exit 0"]).spawn().unwrap();
@@ -227,7 +260,9 @@ fn a_killed_worker_leaves_nothing_attached_and_the_next_goes_on() {
     assert!(!text.contains("not survive"), "{text}");
     let text = read(&home, "out");
     let exits = text.lines().filter(|line| line.contains(" sched_process_exit: "));
-    assert!(exits.into_iter().any(|line| number(line, " tid") == i64::from(pid)), "{text}");
+    let is_child =
+        |line: &str| number(line, " vtid") == i64::from(pid) && number(line, " pid_ns") == own_namespace();
+    assert!(exits.into_iter().any(is_child), "{text}");
 }
 
 #[test]
@@ -385,6 +420,117 @@ fn the_command_line_answers_as_lttngs() {
     let event = "      sched_switch (loglevel: TRACE_EMERG (0)) (type: tracepoint)\n        field: prev_comm (string)\n";
     assert!(list.starts_with("Kernel events:\n-------------\n") && list.contains(event), "{list}");
     assert!(home.ok("list -k --syscall").contains("      openat [32/64-bit]\n"));
+}
+
+#[test]
+fn a_session_follows_whom_it_is_told() {
+    let Some(home) = kernel_home("track") else { return };
+    home.ok("create s -o out");
+    home.ok("enable-event -k --syscall openat");
+    let own = std::process::id();
+    let error = |text: &str| (1, format!("Error: {text}\n"));
+    let cases = [
+        (format!("track -k --vpid {own}"), (0, format!("Added {own} to the virtual process ID tracker inclusion set\n"))),
+        (
+            format!("track -k --vpid={own},88888"),
+            (
+                0,
+                format!(
+                    "Added 88888 to the virtual process ID tracker inclusion set\n\
+                     Warning: {own} is already in the virtual process ID inclusion set\n"
+                ),
+            ),
+        ),
+        (
+            "untrack -k --vpid=88888,99999".into(),
+            (
+                0,
+                "Removed 88888 from the virtual process ID tracker inclusion set\n\
+                 Warning: 99999 is not in the virtual process ID the inclusion set\n"
+                    .into(),
+            ),
+        ),
+        ("track -k".into(), error("At least one process attribute must be specified")),
+        ("track --vpid 1".into(), error("Please specify a domain (--kernel/--userspace).")),
+        ("track -k -u --vpid 1".into(), error("Only one domain must be specified.")),
+        ("track -k --pid=abc".into(), error("abc is not a valid process ID value; expected an integer")),
+        ("track -k --uid=nosuchuser".into(), error("User `nosuchuser` was not found")),
+        ("track -k --vgid=nosuchgroup".into(), error("Group `nosuchgroup` was not found")),
+        ("track -k --pid".into(), error("No process attribute value specified for Process ID tracker")),
+        (
+            "track -k --all --pid=1".into(),
+            error("The --all option cannot be used with a list of process attribute values"),
+        ),
+        ("track -u --uid 0".into(), error("The user ID process attribute cannot be tracked in the user space domain.")),
+        ("track -k --pid 1 extra".into(), error("Unknown argument: extra")),
+        ("track -k -s nosession --pid 1".into(), error("Recording session does not exist")),
+        ("track -k --vuid=root,77".into(), (0, "Added root to the virtual user ID tracker inclusion set\nAdded 77 to the virtual user ID tracker inclusion set\n".into())),
+        ("track -k --vuid --all".into(), (0, "Virtual user ID tracking policy set to `include all`\n".into())),
+        ("track -k --uid=root,77".into(), (0, "Added root to the user ID tracker inclusion set\nAdded 77 to the user ID tracker inclusion set\n".into())),
+        ("untrack -k --gid --all".into(), (0, "Group ID tracking policy set to `exclude all`\n".into())),
+    ];
+    for (line, answer) in cases {
+        assert_eq!(home.run(&line), answer, "{line}");
+    }
+    let list = format!(
+        "Tracked process attributes\n  Process IDs:          all\n  Virtual process IDs:  {own}\n  \
+         User IDs:             77, `root`\n  Virtual user IDs:     all\n  Group IDs:            none\n  \
+         Virtual group IDs:    all\n\n"
+    );
+    let text = home.ok("list s");
+    assert!(text.contains(&list), "{text}");
+    home.ok("track -k --gid --all");
+    if !rustix::process::getuid().is_root() {
+        home.ok("track -k --uid --all");
+    }
+    home.ok("start");
+    let open = |name: &str| assert!(std::fs::File::open(home.dir.join(name)).is_err());
+    let other = |name: &str| {
+        let words = format!("exec 3<{}", home.dir.join(name).display());
+        assert!(!Command::new("sh").args(["-c", &words]).output().unwrap().status.success());
+    };
+    let both = |name: &str| {
+        open(&format!("{name}-own"));
+        other(&format!("{name}-other"));
+    };
+    both("tracked");
+    home.ok(&format!("untrack -k --vpid {own}"));
+    both("nobody");
+    home.ok("track -k --vpid --all");
+    both("everybody");
+    // The sets outlive a worker.
+    home.ok(&format!("track -k --vpid {own}"));
+    home.kill_worker();
+    // Answered when the tracer has done everything before.
+    home.ok("track -k --vpid 4000000000");
+    both("again");
+    home.ok("destroy");
+    let text = read(&home, "out");
+    let opened: Vec<&str> = ["tracked", "nobody", "everybody", "again"]
+        .iter()
+        .flat_map(|name| ["own", "other"].map(|who| (name, who)))
+        .filter(|(name, who)| text.contains(&format!("/{name}-{who}\"")))
+        .flat_map(|(name, who)| [*name, who])
+        .collect();
+    assert_eq!(
+        opened,
+        ["tracked", "own", "everybody", "own", "everybody", "other", "again", "own"],
+        "{text}"
+    );
+    // Whom a session that records follows can begin at any time.
+    home.ok("create t -o later");
+    home.ok("enable-event -k --syscall openat");
+    home.ok("start");
+    both("before");
+    home.ok(&format!("track -k --vpid {own}"));
+    both("after");
+    home.ok("destroy");
+    let text = read(&home, "later");
+    let seen = |name: &str| text.contains(&format!("/{name}\""));
+    assert!(
+        seen("before-own") && seen("before-other") && seen("after-own") && !seen("after-other"),
+        "{text}"
+    );
 }
 
 /// The command line as another user, a member of the `tracing` group or of none.

@@ -67,6 +67,39 @@ fn rules_apply_to_programs_that_run_already() {
 }
 
 #[test]
+fn programs_are_followed_as_they_are_told() {
+    let home = Home::new("followed");
+    home.ok("create s -o out");
+    home.ok("enable-event -u p:a");
+    home.ok("track -u --vpid 4000000000");
+    home.ok("start");
+    let mut program = Program::connect(&home, ProducerKind::Rseq);
+    program.register(&[(1, tracepoint("p:a"))]);
+    assert_eq!(program.emit(1, 1), 0, "somebody else is followed");
+    // Both answered when the program has confirmed.
+    assert_eq!(
+        home.ok(&format!(
+            "track -u --vpid {} --vuid={}",
+            std::process::id(),
+            rustix::process::getuid().as_raw()
+        )),
+        format!(
+            "Added {} to the virtual process ID tracker inclusion set\n\
+             Added {} to the virtual user ID tracker inclusion set\n",
+            std::process::id(),
+            rustix::process::getuid().as_raw()
+        )
+    );
+    assert_eq!(program.emit(1, 2), 1);
+    home.ok("untrack -u --all --vgid");
+    assert_eq!(program.emit(1, 3), 0, "no group is followed");
+    home.ok("track -u --all --vgid --vpid");
+    assert_eq!(program.emit(1, 4), 1);
+    home.ok("destroy");
+    assert_eq!(home.babeltrace(&home.dir.join("out")).lines().count(), 2);
+}
+
+#[test]
 fn several_channels_threads_and_programs_record_side_by_side() {
     let home = Home::new("side");
     home.ok("create s -o out");

@@ -5,7 +5,7 @@ use crate::codec::{DecodeError, Reader, Writer};
 use sillage_model::limits::{NAME_BYTES_MAX, RULES_MAX};
 use sillage_model::{
     BlockingTimeout, ChannelSettings, Domain, EventRule, Instrumentation, LogLevel, LogLevelRule, LossMode,
-    Pattern,
+    Pattern, ProcessAttribute, Tracked,
 };
 
 /// A domain.
@@ -23,6 +23,40 @@ pub fn get_domain(r: &mut Reader<'_>) -> Result<Domain, DecodeError> {
         1 => Ok(Domain::User),
         n => r.unknown("domain", n),
     }
+}
+
+/// An attribute of processes.
+pub fn put_attribute(w: &mut Writer, attribute: ProcessAttribute) {
+    w.u8(attribute as u8);
+}
+
+/// Inverse of [`put_attribute`].
+pub fn get_attribute(r: &mut Reader<'_>) -> Result<ProcessAttribute, DecodeError> {
+    let n = r.u8()?;
+    let found = ProcessAttribute::ALL.into_iter().find(|attribute| *attribute as u8 == n);
+    found.map_or_else(|| r.unknown("process attribute", n), Ok)
+}
+
+/// A value of an inclusion set.
+pub fn put_tracked(w: &mut Writer, value: &Tracked) {
+    match value {
+        Tracked::Id(id) => {
+            w.bool(false);
+            w.u64(*id);
+        }
+        Tracked::Name(name) => {
+            w.bool(true);
+            w.str(name);
+        }
+    }
+}
+
+/// Inverse of [`put_tracked`].
+pub fn get_tracked(r: &mut Reader<'_>) -> Result<Tracked, DecodeError> {
+    Ok(match r.bool()? {
+        false => Tracked::Id(r.u64()?),
+        true => Tracked::Name(r.string(NAME_BYTES_MAX)?),
+    })
 }
 
 /// As much of a text for people as fits a name.

@@ -10,6 +10,7 @@ mod thread;
 use crate::limits::CLASSES_MAX;
 use crate::model::{Channel, Holder, Origin, RingSet, Session};
 use crate::trace::Class;
+use crate::tracking::followed;
 use crate::worker::{Daemon, KERNEL};
 use sillage_consumer::shared::RingMemory;
 use sillage_model::{Domain, EventRule, Instrumentation};
@@ -206,7 +207,7 @@ impl Daemon {
             let geometry = session.channels[index].geometry(Kind::Ebpf, self.cpus);
             let memory = sillage_tracer_kernel::Channel::rings(geometry, set_id);
             let memory = Arc::new(memory.map_err(|error| failed(error.to_string()))?);
-            self.add_kernel_channel(&session.channels[index], Arc::clone(&memory))?;
+            self.add_kernel_channel(session, index, Arc::clone(&memory))?;
             let set = RingSet {
                 memory,
                 counters: Arc::default(),
@@ -221,8 +222,14 @@ impl Daemon {
     }
 
     /// Has the tracer know a channel with these rings.
-    fn add_kernel_channel(&mut self, channel: &Channel, memory: Arc<RingMemory>) -> Result<(), Failure> {
+    fn add_kernel_channel(
+        &mut self,
+        session: &Session,
+        index: usize,
+        memory: Arc<RingMemory>,
+    ) -> Result<(), Failure> {
         let failed = |detail: String| Failure { code: ErrorCode::KernelStart, detail };
+        let channel = &session.channels[index];
         let contexts = contexts_of(channel);
         let tracer = self.kernel()?;
         let made = sillage_tracer_kernel::Channel::new(Arc::clone(&tracer.kernel), memory, &tracer.bell);
@@ -232,9 +239,20 @@ impl Daemon {
             contexts,
             include_self: channel.settings.include_self,
             lost: Arc::clone(&channel.kernel_lost),
+            followed: followed(session),
         });
         tracer.declared.insert(channel.id, Vec::new());
         Ok(())
+    }
+
+    /// Tells the tracer whom a session follows.
+    pub(crate) fn follow_kernel(&mut self, id: u64) {
+        let (Some(session), Some(tracer)) = (self.sessions.get(&id), self.kernel.as_mut()) else { return };
+        for channel in session.of_domain(Domain::Kernel) {
+            if tracer.declared.contains_key(&channel.id) {
+                tracer.tell(Order::Follow { channel_id: channel.id, followed: followed(session) });
+            }
+        }
     }
 
     /// The metadata in front of a kernel trace's event classes.
@@ -360,10 +378,13 @@ impl Daemon {
     pub(crate) fn resume_kernel(&mut self) {
         let mut sessions = std::mem::take(&mut self.sessions);
         for session in sessions.values_mut().filter(|session| !session.destroying) {
-            for channel in session.channels.iter_mut().filter(|channel| channel.domain == Domain::Kernel) {
-                let Some(memory) = channel.sets.first().map(|set| Arc::clone(&set.memory)) else { continue };
-                if let Err(failure) = self.add_kernel_channel(channel, memory) {
-                    channel.trouble(format!("{}: {}", failure.code.text(), failure.detail));
+            for index in 0..session.channels.len() {
+                let channel = &session.channels[index];
+                let set = channel.sets.first().filter(|_| channel.domain == Domain::Kernel);
+                let Some(memory) = set.map(|set| Arc::clone(&set.memory)) else { continue };
+                if let Err(failure) = self.add_kernel_channel(session, index, memory) {
+                    let text = format!("{}: {}", failure.code.text(), failure.detail);
+                    session.channels[index].trouble(text);
                 }
             }
         }

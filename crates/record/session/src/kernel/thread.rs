@@ -10,6 +10,7 @@ use sillage_bpf::Label;
 use sillage_tracer_kernel::contexts::{Context, counters::Counter};
 use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
 use sillage_tracer_kernel::program::Guard;
+use sillage_tracer_kernel::trackers::{Followed, Trackers};
 use sillage_tracer_kernel::{Catalogue, Channel, Code, Field, GenerateError, Kernel, guard, statedump};
 use std::collections::BTreeMap;
 use std::io;
@@ -43,6 +44,15 @@ pub(crate) enum Order {
         include_self: bool,
         /// Where its losses outside of rings are shown.
         lost: Arc<AtomicU64>,
+        /// Whom it follows.
+        followed: Followed,
+    },
+    /// Whom a channel follows from now on.
+    Follow {
+        /// Which.
+        channel_id: u64,
+        /// All sets that have not everything in them.
+        followed: Followed,
     },
     /// What a channel records from now on.
     Events {
@@ -120,6 +130,8 @@ struct Recording {
     include_self: bool,
     lost: Arc<AtomicU64>,
     events: Vec<Wanted>,
+    /// None as long as everybody was followed.
+    trackers: Option<Trackers>,
 }
 
 /// What the thread has.
@@ -128,11 +140,15 @@ pub(crate) struct Thread {
     catalogue: Arc<Catalogue>,
     mailbox: Arc<Mailbox>,
     recordings: BTreeMap<u64, Recording>,
+    /// This process as the kernel's first namespace numbers it.
+    own: u32,
 }
 
 impl Thread {
     pub(crate) fn new(kernel: Arc<Kernel>, catalogue: Arc<Catalogue>, mailbox: Arc<Mailbox>) -> Thread {
-        Thread { kernel, catalogue, mailbox, recordings: BTreeMap::new() }
+        // A kernel that does not tell is asked by a daemon outside of containers, which knows it.
+        let own = guard::own_number().unwrap_or_else(|_| std::process::id());
+        Thread { kernel, catalogue, mailbox, recordings: BTreeMap::new(), own }
     }
 
     /// Does what it is told until nobody tells it anything any more.
@@ -153,7 +169,7 @@ impl Thread {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Add { channel_id, channel, contexts, include_self, lost } => {
+            Order::Add { channel_id, channel, contexts, include_self, lost, followed } => {
                 let fields = contexts.iter().map(|context| context.field.clone()).collect();
                 let recording = Recording {
                     channel,
@@ -162,9 +178,12 @@ impl Thread {
                     include_self,
                     lost,
                     events: Vec::new(),
+                    trackers: None,
                 };
                 self.recordings.insert(channel_id, recording);
+                self.follow(channel_id, &followed);
             }
+            Order::Follow { channel_id, followed } => self.follow(channel_id, &followed),
             Order::Events { channel_id, events } => self.record(channel_id, events),
             Order::Remove { channel_id } => drop(self.recordings.remove(&channel_id)),
             Order::Sync { sequence } => {
@@ -175,7 +194,7 @@ impl Thread {
     }
 
     fn record(&mut self, channel_id: u64, events: Vec<Wanted>) {
-        let Thread { kernel, catalogue, mailbox, .. } = self;
+        let Thread { kernel, catalogue, mailbox, own, .. } = self;
         let Some(recording) = self.recordings.get_mut(&channel_id) else { return };
         let trouble = |text| mailbox.post(Report::Trouble { channel_id, text });
         if events.is_empty() {
@@ -189,10 +208,13 @@ impl Thread {
         gone.into_iter().for_each(|event_id| recording.channel.disable(event_id));
         let new: Vec<&Wanted> = events.iter().filter(|event| !recording.events.contains(event)).collect();
         let mut dumps = false;
+        let Recording { channel, contexts, trackers, include_self, .. } = recording;
+        let left_out = (!*include_self).then_some(*own);
+        let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref(), left_out };
         for event in new {
             if catalogue.is_dumped(&event.name) {
                 dumps = true;
-            } else if let Err(text) = enable(kernel, catalogue, recording, event) {
+            } else if let Err(text) = setting.enable(channel, event) {
                 trouble(format!("event {} is not recorded: {text}", event.name));
             }
         }
@@ -207,6 +229,36 @@ impl Thread {
         recording.events = events;
     }
 
+    fn follow(&mut self, channel_id: u64, followed: &Followed) {
+        let Thread { kernel, catalogue, mailbox, own, .. } = self;
+        let Some(recording) = self.recordings.get_mut(&channel_id) else { return };
+        let trouble = |text| mailbox.post(Report::Trouble { channel_id, text });
+        let known = recording.trackers.take();
+        let is_new = known.is_none();
+        if is_new && followed.is_empty() {
+            return;
+        }
+        let made = known.map_or_else(Trackers::create, Ok);
+        match made.and_then(|trackers| trackers.follow(followed).map(|()| trackers)) {
+            Ok(trackers) => recording.trackers = Some(trackers),
+            Err(error) => return trouble(format!("whom the session follows did not change: {error}")),
+        }
+        if !is_new || recording.events.is_empty() {
+            return;
+        }
+        // The programs that are attached do not ask whom to follow.
+        let Recording { channel, contexts, events, trackers, include_self, .. } = recording;
+        let left_out = (!*include_self).then_some(*own);
+        let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref(), left_out };
+        channel.replace(|channel| {
+            for event in events.iter().filter(|event| !catalogue.is_dumped(&event.name)) {
+                if let Err(text) = setting.enable(channel, event) {
+                    trouble(format!("event {} is not recorded any more: {text}", event.name));
+                }
+            }
+        });
+    }
+
     fn count_losses(&self) {
         for recording in self.recordings.values() {
             let loss = recording.channel.loss();
@@ -215,37 +267,45 @@ impl Thread {
     }
 }
 
-/// Loads and attaches an event.
-fn enable(
-    kernel: &Kernel,
-    catalogue: &Catalogue,
-    recording: &mut Recording,
-    event: &Wanted,
-) -> Result<(), String> {
-    let recipe = catalogue.recipe(kernel, &event.name).map_err(|error| error.to_string())?;
-    let mut filters = Vec::new();
-    for text in &event.filters {
-        match Filter::new(kernel, &recipe, text) {
-            Ok(filter) => filters.push(filter),
-            // What an event has not is not so, as with LTTng.
-            Err(FilterRefusal::Missing { .. }) => {}
-            Err(refusal) => return Err(format!("filter '{text}': {refusal}")),
+/// What the programs of a channel have in common.
+struct Setting<'a> {
+    kernel: &'a Kernel,
+    catalogue: &'a Catalogue,
+    contexts: &'a [Field],
+    trackers: Option<&'a Trackers>,
+    /// Whose own doings are left out.
+    left_out: Option<u32>,
+}
+
+impl Setting<'_> {
+    /// Loads and attaches an event.
+    fn enable(&self, channel: &mut Channel, event: &Wanted) -> Result<(), String> {
+        let recipe = self.catalogue.recipe(self.kernel, &event.name).map_err(|error| error.to_string())?;
+        let mut filters = Vec::new();
+        for text in &event.filters {
+            match Filter::new(self.kernel, &recipe, text) {
+                Ok(filter) => filters.push(filter),
+                // What an event has not is not so, as with LTTng.
+                Err(FilterRefusal::Missing { .. }) => {}
+                Err(refusal) => return Err(format!("filter '{text}': {refusal}")),
+            }
         }
+        if filters.is_empty() && !event.filters.is_empty() {
+            return Ok(());
+        }
+        let not_us = self.left_out.map(guard::not_of);
+        let follows =
+            self.trackers.map(|trackers| |code: &mut Code<'_>, reject| trackers.guard(code, reject));
+        let passes = |code: &mut Code<'_>, reject| one_of(&filters, code, reject);
+        let mut guards: Vec<Guard<'_>> = Vec::new();
+        guards.extend(not_us.as_ref().map(|guard| guard as Guard<'_>));
+        guards.extend(follows.as_ref().map(|guard| guard as Guard<'_>));
+        if !filters.is_empty() {
+            guards.push(&passes);
+        }
+        let enabled = channel.enable(&recipe, event.event_id, self.contexts, &guards);
+        enabled.map_err(|error| error.to_string())
     }
-    if filters.is_empty() && !event.filters.is_empty() {
-        return Ok(());
-    }
-    let not_us = guard::not_of(std::process::id());
-    let passes = |code: &mut Code<'_>, reject| one_of(&filters, code, reject);
-    let mut guards: Vec<Guard<'_>> = Vec::new();
-    if !recording.include_self {
-        guards.push(&not_us);
-    }
-    if !filters.is_empty() {
-        guards.push(&passes);
-    }
-    let enabled = recording.channel.enable(&recipe, event.event_id, &recording.contexts, &guards);
-    enabled.map_err(|error| error.to_string())
 }
 
 /// Rejects what none of the filters lets pass.

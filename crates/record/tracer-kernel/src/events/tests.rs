@@ -116,8 +116,16 @@ fn every_recipe_whose_tracepoint_this_kernel_has_gives_a_program() {
     let mut made = 0;
     for recipe in all().filter(|recipe| kernel.recipe(&recipe.name).is_some()) {
         let recipe = &*kernel.resolved(recipe).unwrap_or_else(|error| panic!("{}: {error}", recipe.name));
-        let spec =
-            Spec { btf: kernel.btf(), geometry, maps, event_id: 3, recipe, contexts: &[], guards: &[] };
+        let spec = Spec {
+            btf: kernel.btf(),
+            geometry,
+            maps,
+            event_id: 3,
+            recipe,
+            contexts: &[],
+            guards: &[],
+            generation: None,
+        };
         for reads in [crate::code::Reads::Direct, crate::code::Reads::Helper] {
             generate(&spec, reads).unwrap_or_else(|error| panic!("{}: {error}", recipe.name));
         }

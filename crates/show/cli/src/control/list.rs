@@ -1,13 +1,15 @@
 //! Lists: sessions, one session, programs with their tracepoints; and the status of the current one.
 
+use super::track::quoted;
 use super::{Context, ERROR, FINE, Outcome, error, totals};
 use clap::Args;
 use sillage_control::{
-    ChannelDescription, Client, ControlError, EventInfo, ListedEvents, ProgramDescription, SessionInfo,
+    ChannelDescription, Client, ControlError, EventInfo, InclusionSet, ListedEvents, ProgramDescription,
+    SessionDescription, SessionInfo,
 };
 use sillage_model::{
     BlockingTimeout, ChannelSettings, Domain, Encoding, EventRule, FieldType, Instrumentation, LogLevel,
-    LogLevelRule, LossMode,
+    LogLevelRule, LossMode, ProcessAttribute,
 };
 
 /// `list [SESSION] [-k] [-u] [-f] [--syscall] [-c CHANNEL]`
@@ -120,7 +122,7 @@ fn describe(
         error!("Session '{session}' not found");
         return Ok(ERROR);
     }
-    let (info, channels) = client.describe(session)?;
+    let SessionDescription { info, inclusions, channels } = client.describe(session)?;
     println!("Recording session {}: [{}]", info.name, activity(&info));
     println!("    Trace output: {}\n", info.output);
     let shown = |domain: &Domain| {
@@ -144,7 +146,7 @@ fn describe(
         if !(arguments.kernel || arguments.userspace) {
             println!("{}", heading(domain));
         }
-        print_trackers(domain);
+        print_trackers(domain, &inclusions);
         println!("Channels:\n-------------");
         let channels = channels.iter().filter(|channel| channel.info.domain == domain);
         for channel in channels.filter(|channel| is_wanted(channel)) {
@@ -169,14 +171,34 @@ fn heading(domain: Domain) -> &'static str {
     }
 }
 
-fn print_trackers(domain: Domain) {
+/// Whom a domain follows. What LTTng has no set of is shown where it was used.
+fn print_trackers(domain: Domain, inclusions: &[InclusionSet]) {
+    use ProcessAttribute::{Cgroup, Gid, Pid, PidNamespace, Uid, Vgid, Vpid, Vuid};
     println!("Tracked process attributes");
-    let kernel = ["Process IDs:", "User IDs:", "Group IDs:"].map(|name| (Domain::Kernel, name));
-    let both = ["Virtual process IDs:", "Virtual user IDs:", "Virtual group IDs:"].map(|name| (domain, name));
-    for (own, all) in kernel.into_iter().zip(both) {
-        for (_, name) in [own, all].into_iter().filter(|(of, _)| *of == domain) {
-            println!("  {name:<22}all");
+    let rows: &[(ProcessAttribute, &str)] = match domain {
+        Domain::Kernel => &[
+            (Pid, "Process IDs:"),
+            (Vpid, "Virtual process IDs:"),
+            (Uid, "User IDs:"),
+            (Vuid, "Virtual user IDs:"),
+            (Gid, "Group IDs:"),
+            (Vgid, "Virtual group IDs:"),
+            (PidNamespace, "PID namespaces:"),
+            (Cgroup, "Control groups:"),
+        ],
+        Domain::User => {
+            &[(Vpid, "Virtual process IDs:"), (Vuid, "Virtual user IDs:"), (Vgid, "Virtual group IDs:")]
         }
+    };
+    for (attribute, name) in rows {
+        let set = inclusions.iter().find(|set| set.domain == domain && set.attribute == *attribute);
+        let values = match set {
+            None if matches!(attribute, PidNamespace | Cgroup) => continue,
+            None => "all".into(),
+            Some(set) if set.values.is_empty() => "none".into(),
+            Some(set) => set.values.iter().map(quoted).collect::<Vec<_>>().join(", "),
+        };
+        println!("  {name:<22}{values}");
     }
     println!();
 }

@@ -14,6 +14,7 @@ mod record;
 mod repair;
 mod session;
 mod totals;
+mod track;
 mod view;
 
 use clap::{Args, Subcommand};
@@ -76,6 +77,10 @@ pub enum Verb {
     Repair(repair::Arguments),
     /// Add context fields to channels.
     AddContext(context::Add),
+    /// Let only some processes be recorded.
+    Track(track::Arguments),
+    /// Take processes out of those that are recorded.
+    Untrack(track::Arguments),
     /// Show the version.
     Version,
     /// Run the session daemon.
@@ -217,6 +222,8 @@ pub fn run(general: &General, verb: Verb) -> ExitCode {
         Verb::DisableEvent(arguments) => event::disable(&context, &arguments),
         Verb::Repair(arguments) => repair::repair(&context, &arguments),
         Verb::AddContext(arguments) => context::add(&context, &arguments),
+        Verb::Track(arguments) => track::change(&context, &arguments, true),
+        Verb::Untrack(arguments) => track::change(&context, &arguments, false),
         Verb::Version => version(),
         Verb::Daemon(arguments) => daemon::daemon(&context, &arguments),
     };
