@@ -6,10 +6,10 @@
 //! to four events: entry and exit, of 64-bit and of 32-bit programs. A recipe is made when it is asked for.
 
 use crate::format::FormatError;
-use crate::kernel::Kernel;
+use crate::kernel::{BackEnd, Kernel};
 use crate::recipe::{Hook, Recipe};
 use crate::syscalls::{self, Abi, Side};
-use crate::{events, statedump, sys};
+use crate::{events, statedump, sys, tracefs};
 use std::collections::{BTreeMap, HashSet};
 use thiserror::Error;
 
@@ -101,7 +101,8 @@ impl Catalogue {
                 _ => false,
             };
         }
-        for recipe in statedump::events() {
+        let by_tracefs = kernel.back_end() == BackEnd::Tracefs;
+        for recipe in statedump::events().filter(|recipe| !by_tracefs || tracefs::dumps(recipe)) {
             events.insert(recipe.name.to_string(), Origin::Dump(recipe));
         }
         let list = kernel.tracefs().map(|dir| std::fs::read_to_string(dir.join("available_events")));
@@ -113,7 +114,16 @@ impl Catalogue {
             let origin = || Origin::Format { category: category.into(), name: name.into() };
             events.entry(full_name(category, name)).or_insert_with(origin);
         }
-        Catalogue { events, syscalls: syscall_events(), tracefs: list.is_some() }
+        let mut syscalls = syscall_events();
+        if by_tracefs {
+            syscalls.retain(|_, origin| match origin {
+                Origin::Syscall { abi, side, name: Some(name) } => {
+                    kernel.has_syscall_format(*abi, *side, name)
+                }
+                _ => false,
+            });
+        }
+        Catalogue { events, syscalls, tracefs: list.is_some() }
     }
 
     /// Whether tracefs could be looked into: without it there are only the events of the tables.
@@ -176,6 +186,9 @@ impl Catalogue {
         match self.events.get(name).or_else(|| self.syscalls.get(name)) {
             Some(Origin::Table(recipe)) => Ok(kernel.resolved(recipe)?.into_owned()),
             Some(Origin::Dump(recipe)) => Ok((*recipe).clone()),
+            Some(Origin::Syscall { side, name: Some(call), .. }) if kernel.back_end() == BackEnd::Tracefs => {
+                Ok(kernel.syscall_from_format(name, *side, call)?)
+            }
             Some(Origin::Syscall { abi, side, name: call }) => {
                 let known = call.and_then(|call| syscalls::find(*abi, call));
                 Ok(known.map_or_else(|| syscalls::unknown(*abi, *side), |call| call.recipe(*side)))

@@ -111,6 +111,16 @@ pub enum Reads {
     Helper,
 }
 
+/// What becomes of a null pointer on the way to a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Null {
+    /// A load through it gives 0: the kernel's translator catches loads through what the verifier does
+    /// not trust.
+    ReadsAsZero,
+    /// It must not be loaded through.
+    Tested,
+}
+
 /// A program being generated.
 pub struct Code<'a> {
     /// The instructions so far.
@@ -235,14 +245,18 @@ impl<'a> Code<'a> {
             }
             Expr::Path { root, path, plus } => {
                 let access = self.access(root, path)?;
-                self.start(root, &access)?;
-                self.load(&access)?;
+                let trust = self.start(root, &access)?;
+                self.load(&access, trust)?;
                 self.plus(plus);
             }
             Expr::Behind { pointer, of, path } => {
                 let access = self.within(of, path)?;
                 self.value(pointer)?;
                 self.follow_unchecked(&access)?;
+            }
+            Expr::Op(op, left, &Expr::Const(right)) if i32::try_from(right).is_ok() => {
+                self.value(left)?;
+                self.asm.alu(op, R1, right as i32);
             }
             Expr::Op(op, left, right) => {
                 self.value(left)?;
@@ -452,13 +466,20 @@ impl<'a> Code<'a> {
     }
 
     /// R1 = the pointer at which the way to a place begins. The verifier searches all types of the kernel
-    /// for each pointer that is loaded from a trusted one, which takes it a millisecond, so ways over
-    /// several pointers begin at one that it does not trust.
-    fn start(&mut self, root: Root, access: &Access) -> Result<(), GenerateError> {
+    /// for each pointer that is loaded from a trusted one, which takes it a millisecond, so ways to
+    /// pointers begin at one that it does not trust.
+    fn start(&mut self, root: Root, access: &Access) -> Result<Null, GenerateError> {
         self.root(root)?;
-        let kept = self.kept.first.is_some() && root == Root::Arg(0);
-        if self.reads == Reads::Helper || access.loads.is_empty() || kept {
-            return Ok(());
+        if self.reads == Reads::Helper {
+            return Ok(Null::Tested);
+        }
+        if self.kept.first.is_some() && root == Root::Arg(0) {
+            return Ok(Null::ReadsAsZero);
+        }
+        let is_pointer = self.btf.kind(self.btf.strip(access.place.type_id)) == Kind::Pointer;
+        if access.loads.is_empty() && !is_pointer {
+            // The current task is there.
+            return Ok(if root == Root::Current { Null::ReadsAsZero } else { Null::Tested });
         }
         let of = match root {
             Root::Arg(index) => self.btf.target(self.btf.strip(self.argument_type(index)?)),
@@ -468,8 +489,9 @@ impl<'a> Code<'a> {
         let of = of.map(|of| self.btf.strip(of));
         if let (Some(of), Some(cast)) = (of, self.btf.find(Kind::Function, "bpf_rdonly_cast")) {
             self.cast(of, cast);
+            return Ok(Null::ReadsAsZero);
         }
-        Ok(())
+        Ok(Null::Tested)
     }
 
     /// R1 = itself as an untrusted pointer to a struct. Costs nothing when the program runs.
@@ -519,10 +541,18 @@ impl<'a> Code<'a> {
     }
 
     /// Loads the integer that `access` leads to from the pointer in R1 into R1; 0 behind a null pointer.
-    fn load(&mut self, access: &Access) -> Result<(), GenerateError> {
+    fn load(&mut self, access: &Access, null_pointers: Null) -> Result<(), GenerateError> {
         let place = access.place;
         let width = Width::of(place.bytes)
             .ok_or(GenerateError::Mismatch("an integer's value of something larger"))?;
+        if null_pointers == Null::ReadsAsZero {
+            for offset in &access.loads {
+                self.read(*offset, Width::B8)?;
+            }
+            self.read(access.offset, width)?;
+            self.extend(access);
+            return Ok(());
+        }
         let [null, done] = self.asm.labels();
         self.follow(access, null)?;
         self.read(access.offset, width)?;
@@ -552,7 +582,7 @@ impl<'a> Code<'a> {
     /// As `load`, from a pointer that the verifier does not know.
     fn follow_unchecked(&mut self, access: &Access) -> Result<(), GenerateError> {
         let reads = std::mem::replace(&mut self.reads, Reads::Helper);
-        let result = self.load(access);
+        let result = self.load(access, Null::Tested);
         self.reads = reads;
         result
     }

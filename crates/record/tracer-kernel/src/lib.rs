@@ -28,6 +28,7 @@
 //! | [`channel`] | rings and programs of one channel: enable, disable, losses |
 //! | [`bell`] | wakes the consumer when a sub-buffer is full |
 //! | [`metadata`] | the trace's description in LTTng's words |
+//! | [`tracefs`] | the other back end: the kernel's own tracing, transcoded, where eBPF cannot be had |
 //! | [`sys`] | the few calls of bpf(2), with errors that name what is missing |
 //!
 //! Nothing is pinned: what is attached hangs on descriptors of this process and ends with it. It knows
@@ -50,11 +51,12 @@ pub mod recipe;
 pub mod statedump;
 pub mod sys;
 pub mod syscalls;
+pub mod tracefs;
 pub mod trackers;
 
 pub use bell::Bell;
 pub use catalogue::{Catalogue, CatalogueError};
 pub use channel::{Channel, Loss, TracerError};
 pub use code::{Code, GenerateError};
-pub use kernel::Kernel;
+pub use kernel::{BackEnd, Kernel};
 pub use recipe::{Field, Hook, Recipe};

@@ -182,6 +182,11 @@ pub fn events() -> impl Iterator<Item = &'static Recipe> {
         .map(|(_, recipe)| recipe)
 }
 
+/// Payloads of an event that this program makes, as the machine is now.
+pub(crate) fn payloads(event: &str) -> Vec<Vec<u8>> {
+    machine::payloads(event)
+}
+
 /// The levels of nested PID namespaces behind the outermost.
 static DEEPER: [(u32, Recipe); 3] =
     [(1, pid_namespace::<1>()), (2, pid_namespace::<2>()), (3, pid_namespace::<3>())];

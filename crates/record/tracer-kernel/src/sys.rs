@@ -637,6 +637,78 @@ impl Drop for Page {
     }
 }
 
+/// Memory of our own that is shared by its descriptor.
+///
+/// # Errors
+/// No memory.
+pub(crate) fn memory_file(name: &str, bytes: u64) -> Result<OwnedFd, SysError> {
+    let failed = |error: rustix::io::Errno| SysError::Failed { call: "making memory", error: error.into() };
+    let file = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).map_err(failed)?;
+    rustix::fs::ftruncate(&file, bytes).map_err(failed)?;
+    Ok(file)
+}
+
+/// A ring of our own, mapped to be written by one thread while the consumer reads it.
+pub(crate) struct Memory {
+    address: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: plain memory that belongs to this value alone in this process's view of it; whoever else maps
+// the file reads only what the ring's words say is complete.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    pub(crate) fn map(file: BorrowedFd<'_>, bytes: usize) -> Result<Memory, SysError> {
+        let have = rustix::fs::fstat(file).map_or(0, |stat| stat.st_size as usize);
+        if have < bytes {
+            let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+            return Err(SysError::Failed { call: "mapping a ring", error });
+        }
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a fresh shared mapping at an address that the kernel chooses touches no memory of ours.
+        let address =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, access, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        match NonNull::new(address.cast::<u8>()).filter(|_| address != libc::MAP_FAILED) {
+            Some(address) => Ok(Memory { address, bytes }),
+            None => Err(SysError::last("mapping a ring")),
+        }
+    }
+
+    /// The word at an offset.
+    pub(crate) fn word(&self, offset: usize) -> &AtomicU64 {
+        assert!(offset.is_multiple_of(8) && offset + 8 <= self.bytes, "a word of the ring");
+        // SAFETY: inside the mapping and aligned (just asserted), mapped as long as `self`, and only used
+        // through atomics: records never lie on words.
+        unsafe { self.address.add(offset).cast().as_ref() }
+    }
+
+    /// Puts bytes at an offset.
+    pub(crate) fn write(&self, offset: usize, bytes: &[u8]) {
+        assert!(offset <= self.bytes && bytes.len() <= self.bytes - offset, "inside the ring");
+        // SAFETY: inside the mapping (just asserted), which no Rust object lies in; the ring's only writer
+        // owns these bytes until it commits them.
+        unsafe {
+            self.address.add(offset).copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len())
+        };
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: `map` mapped it, and `word` borrows from us.
+        unsafe { libc::munmap(self.address.as_ptr().cast(), self.bytes) };
+    }
+}
+
+/// The clock of all kernel events, in nanoseconds.
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel writes one timespec, which is ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
 /// Wakes everyone who waits on the futex `word`.
 pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
     // SAFETY: the kernel checks the address itself.

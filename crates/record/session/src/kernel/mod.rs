@@ -6,13 +6,14 @@
 //! of a daemon that may trace the kernel records all of it; and its rings are made when a session starts.
 
 mod thread;
+mod transcoded;
 
 use crate::limits::CLASSES_MAX;
 use crate::model::{Channel, Holder, Origin, RingSet, Session};
 use crate::trace::Class;
 use crate::tracking::followed;
 use crate::worker::{Daemon, KERNEL};
-use sillage_consumer::shared::RingMemory;
+use sillage_consumer::shared::{DoorbellMemory, RingMemory};
 use sillage_model::{Domain, EventRule, Instrumentation};
 use sillage_protocol::control::{ErrorCode, EventInfo, Failure, KernelInfo, ListedEvents};
 use sillage_ring::{HeaderForm, Kind};
@@ -20,7 +21,8 @@ use sillage_tracer_kernel::catalogue::{self, Bitness};
 use sillage_tracer_kernel::contexts::{self, Context, ContextError};
 use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
 use sillage_tracer_kernel::recipe::Type;
-use sillage_tracer_kernel::{Bell, Catalogue, Field, Kernel, metadata};
+use sillage_tracer_kernel::tracefs::{self, Recorder};
+use sillage_tracer_kernel::{BackEnd, Bell, Catalogue, Field, Kernel, metadata};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -34,7 +36,9 @@ const STACK_BYTES: usize = 512 << 10;
 pub(crate) struct Tracer {
     kernel: Arc<Kernel>,
     catalogue: Arc<Catalogue>,
-    bell: Bell,
+    /// With the back end eBPF.
+    bell: Option<Bell>,
+    doorbell: Arc<DoorbellMemory>,
     orders: Sender<Order>,
     /// What it will be told once the state is in the keeper's hands.
     outbox: Vec<Order>,
@@ -68,10 +72,12 @@ impl Daemon {
     /// What this process or this kernel lacks.
     pub(crate) fn kernel(&mut self) -> Result<&mut Tracer, Failure> {
         if self.kernel.is_none() {
-            let kernel = Kernel::running().map_err(unavailable)?;
-            kernel.permits().map_err(unavailable)?;
+            let kernel = Kernel::choose().map_err(unavailable)?;
             let doorbell = Arc::clone(&self.reader(Origin::Kernel).map_err(unavailable)?.doorbell);
-            let bell = Bell::start(doorbell).map_err(unavailable)?;
+            let bell = match kernel.back_end() {
+                BackEnd::Programs => Some(Bell::start(Arc::clone(&doorbell)).map_err(unavailable)?),
+                BackEnd::Tracefs => None,
+            };
             let (orders, told) = channel();
             let kernel = Arc::new(kernel);
             let catalogue = Arc::new(Catalogue::of(&kernel));
@@ -84,6 +90,7 @@ impl Daemon {
                 kernel,
                 catalogue,
                 bell,
+                doorbell,
                 orders,
                 outbox: Vec::new(),
                 mailbox,
@@ -104,9 +111,20 @@ impl Daemon {
                      cap_sys_nice+ep on the daemon's file, or ulimit -e 40)",
                 );
                 let lacks = [catalogue::missing_formats(&tracer.catalogue), priority].into_iter().flatten();
-                KernelInfo {
-                    back_end: format!("eBPF, typed tracepoints; {count} events"),
-                    lacks: lacks.map(String::from).collect(),
+                let lacks = lacks.map(String::from);
+                match tracer.kernel.back_end() {
+                    BackEnd::Programs => KernelInfo {
+                        back_end: format!("eBPF, typed tracepoints; {count} events"),
+                        lacks: lacks.collect(),
+                    },
+                    BackEnd::Tracefs => {
+                        let reason = tracer.kernel.reason().map(|reason| format!("eBPF: {reason}"));
+                        let less = "filters, trackers, contexts but tid, and strings of system calls";
+                        KernelInfo {
+                            back_end: format!("tracefs, transcoded (without {less}); {count} events"),
+                            lacks: reason.into_iter().chain(lacks).collect(),
+                        }
+                    }
                 }
             }
         }
@@ -153,6 +171,10 @@ impl Daemon {
         };
         known.or_else(|error| refuse(error.to_string()))?;
         let Some(text) = &rule.filter else { return Ok(()) };
+        if kernel.back_end() == BackEnd::Tracefs {
+            let detail = "the kernel is traced through tracefs, which takes no filters; eBPF would".into();
+            return Err(Failure { code: ErrorCode::FilterInvalid, detail });
+        }
         // One of the events must have what the expression asks for; of a pattern's all may be strangers.
         let mut refusal = None;
         let events: Vec<&str> = names(rule, catalogue).collect();
@@ -173,10 +195,13 @@ impl Daemon {
 
     /// Whether the kernel has a context of this name.
     pub(crate) fn check_kernel_context(&mut self, name: &str) -> Result<(), Failure> {
-        self.kernel()?;
-        let refused =
-            |error: ContextError| Failure { code: ErrorCode::KernelContext, detail: error.to_string() };
-        contexts::find(name).map(drop).map_err(refused)
+        let by_tracefs = self.kernel()?.kernel.back_end() == BackEnd::Tracefs;
+        let refused = |detail: String| Failure { code: ErrorCode::KernelContext, detail };
+        contexts::find(name).map_err(|error: ContextError| refused(error.to_string()))?;
+        match by_tracefs && tracefs::context(name).is_none() {
+            true => Err(refused(format!("context {name}: tracefs does not record it; eBPF would"))),
+            false => Ok(()),
+        }
     }
 
     /// Makes what a session needs to record the kernel, before it starts.
@@ -205,8 +230,14 @@ impl Daemon {
             }
             let set_id = self.new_id();
             let geometry = session.channels[index].geometry(Kind::Ebpf, self.cpus);
-            let memory = sillage_tracer_kernel::Channel::rings(geometry, set_id);
-            let memory = Arc::new(memory.map_err(|error| failed(error.to_string()))?);
+            let memory = match self.kernel()?.kernel.back_end() {
+                BackEnd::Programs => sillage_tracer_kernel::Channel::rings(geometry, set_id)
+                    .map_err(|error| failed(error.to_string())),
+                BackEnd::Tracefs => {
+                    Recorder::rings(geometry, set_id).map_err(|error| failed(error.to_string()))
+                }
+            };
+            let memory = Arc::new(memory?);
             self.add_kernel_channel(session, index, Arc::clone(&memory))?;
             let set = RingSet {
                 memory,
@@ -232,7 +263,17 @@ impl Daemon {
         let channel = &session.channels[index];
         let contexts = contexts_of(channel);
         let tracer = self.kernel()?;
-        let made = sillage_tracer_kernel::Channel::new(Arc::clone(&tracer.kernel), memory, &tracer.bell);
+        tracer.declared.insert(channel.id, Vec::new());
+        let kernel = Arc::clone(&tracer.kernel);
+        let Some(bell) = &tracer.bell else {
+            let doorbell = Arc::clone(&tracer.doorbell);
+            let made = Recorder::new(kernel, &memory, doorbell, channel.settings.include_self);
+            let recorder = Box::new(made.map_err(|error| failed(error.to_string()))?);
+            let contexts = contexts.into_iter().filter_map(|c| tracefs::context(&c.field.name)).collect();
+            tracer.tell(Order::Transcode { channel_id: channel.id, recorder, contexts });
+            return Ok(());
+        };
+        let made = sillage_tracer_kernel::Channel::new(kernel, memory, bell);
         tracer.tell(Order::Add {
             channel_id: channel.id,
             channel: Box::new(made.map_err(|error| failed(error.to_string()))?),
@@ -241,7 +282,6 @@ impl Daemon {
             lost: Arc::clone(&channel.kernel_lost),
             followed: followed(session),
         });
-        tracer.declared.insert(channel.id, Vec::new());
         Ok(())
     }
 

@@ -4,12 +4,14 @@
 //! It is told what to record as programs are: channel by channel, the whole list each time; and it
 //! confirms as programs do. What it attached ends with it.
 
+use super::transcoded::Transcoded;
 use crate::limits::KERNEL_LOOK_PERIOD;
 use rustix::event::EventfdFlags;
 use sillage_bpf::Label;
 use sillage_tracer_kernel::contexts::{Context, counters::Counter};
 use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
 use sillage_tracer_kernel::program::Guard;
+use sillage_tracer_kernel::tracefs::Recorder;
 use sillage_tracer_kernel::trackers::{Followed, Trackers};
 use sillage_tracer_kernel::{Catalogue, Channel, Code, Field, GenerateError, Kernel, guard, statedump};
 use std::collections::BTreeMap;
@@ -46,6 +48,15 @@ pub(crate) enum Order {
         lost: Arc<AtomicU64>,
         /// Whom it follows.
         followed: Followed,
+    },
+    /// A new channel of the back end tracefs.
+    Transcode {
+        /// The daemon's number of it.
+        channel_id: u64,
+        /// Its instance.
+        recorder: Box<Recorder>,
+        /// What stands in front of every event's fields.
+        contexts: Vec<Field>,
     },
     /// Whom a channel follows from now on.
     Follow {
@@ -140,6 +151,8 @@ pub(crate) struct Thread {
     catalogue: Arc<Catalogue>,
     mailbox: Arc<Mailbox>,
     recordings: BTreeMap<u64, Recording>,
+    /// Channels of the back end tracefs.
+    transcoded: BTreeMap<u64, Transcoded>,
     /// This process as the kernel's first namespace numbers it.
     own: u32,
 }
@@ -148,7 +161,8 @@ impl Thread {
     pub(crate) fn new(kernel: Arc<Kernel>, catalogue: Arc<Catalogue>, mailbox: Arc<Mailbox>) -> Thread {
         // A kernel that does not tell is asked by a daemon outside of containers, which knows it.
         let own = guard::own_number().unwrap_or_else(|_| std::process::id());
-        Thread { kernel, catalogue, mailbox, recordings: BTreeMap::new(), own }
+        let (recordings, transcoded) = (BTreeMap::new(), BTreeMap::new());
+        Thread { kernel, catalogue, mailbox, recordings, transcoded, own }
     }
 
     /// Does what it is told until nobody tells it anything any more.
@@ -185,7 +199,13 @@ impl Thread {
             }
             Order::Follow { channel_id, followed } => self.follow(channel_id, &followed),
             Order::Events { channel_id, events } => self.record(channel_id, events),
-            Order::Remove { channel_id } => drop(self.recordings.remove(&channel_id)),
+            Order::Transcode { channel_id, recorder, contexts } => {
+                self.transcoded.insert(channel_id, Transcoded::new(recorder, contexts));
+            }
+            Order::Remove { channel_id } => {
+                drop(self.recordings.remove(&channel_id));
+                drop(self.transcoded.remove(&channel_id));
+            }
             Order::Sync { sequence } => {
                 self.count_losses();
                 self.mailbox.post(Report::Synced { sequence });
@@ -195,8 +215,11 @@ impl Thread {
 
     fn record(&mut self, channel_id: u64, events: Vec<Wanted>) {
         let Thread { kernel, catalogue, mailbox, own, .. } = self;
-        let Some(recording) = self.recordings.get_mut(&channel_id) else { return };
         let trouble = |text| mailbox.post(Report::Trouble { channel_id, text });
+        if let Some(transcoded) = self.transcoded.get_mut(&channel_id) {
+            return transcoded.record(catalogue, events, trouble);
+        }
+        let Some(recording) = self.recordings.get_mut(&channel_id) else { return };
         if events.is_empty() {
             // The last cut must not come before the last record.
             if let Err(error) = recording.channel.stop() {
@@ -231,8 +254,11 @@ impl Thread {
 
     fn follow(&mut self, channel_id: u64, followed: &Followed) {
         let Thread { kernel, catalogue, mailbox, own, .. } = self;
-        let Some(recording) = self.recordings.get_mut(&channel_id) else { return };
         let trouble = |text| mailbox.post(Report::Trouble { channel_id, text });
+        if self.transcoded.contains_key(&channel_id) && !followed.is_empty() {
+            return trouble("everybody is recorded: tracefs follows nobody, eBPF would".into());
+        }
+        let Some(recording) = self.recordings.get_mut(&channel_id) else { return };
         let known = recording.trackers.take();
         let is_new = known.is_none();
         if is_new && followed.is_empty() {

@@ -4,7 +4,7 @@
 //! length on, R9 counts, within bounds that the verifier can follow. Nothing here finds values: they
 //! come from expressions, or in a register.
 
-use super::{Code, GenerateError, Reads, STAGED_BYTES_MAX, STRING_BYTES_MAX, helper};
+use super::{Code, GenerateError, Null, Reads, STAGED_BYTES_MAX, STRING_BYTES_MAX, helper};
 use crate::recipe::{Expr, Field, Int, Source, Type};
 use sillage_bpf::{Alu, Cond, Reg, Width};
 
@@ -83,7 +83,16 @@ impl Code<'_> {
                 let access = self.access(root, path)?;
                 let [null, done] = self.asm.labels();
                 let start = self.fixed;
-                self.start(root, &access)?;
+                let null_pointers = self.start(root, &access)?;
+                if null_pointers == Null::ReadsAsZero && i16::try_from(access.offset + bytes).is_ok() {
+                    for offset in &access.loads {
+                        self.read(*offset, Width::B8)?;
+                    }
+                    let have = access.place.bytes.min(bytes);
+                    self.copy(R1, access.offset as i16, have, 8);
+                    self.put_zeroes(bytes - have);
+                    return Ok(());
+                }
                 self.follow(&access, null)?;
                 let have = access.place.bytes.min(bytes);
                 match (self.reads, i16::try_from(access.offset + have)) {

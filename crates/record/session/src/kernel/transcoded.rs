@@ -1,0 +1,49 @@
+//! A channel of the back end tracefs, as the tracer's thread holds it: told the whole list each time, as
+//! the others are.
+
+use super::thread::Wanted;
+use sillage_tracer_kernel::tracefs::Recorder;
+use sillage_tracer_kernel::{Catalogue, Field};
+
+/// One channel.
+pub(super) struct Transcoded {
+    recorder: Box<Recorder>,
+    contexts: Vec<Field>,
+    events: Vec<Wanted>,
+}
+
+impl Transcoded {
+    /// A channel that records nothing yet.
+    pub(super) fn new(recorder: Box<Recorder>, contexts: Vec<Field>) -> Transcoded {
+        Transcoded { recorder, contexts, events: Vec::new() }
+    }
+
+    /// Records these events from now on.
+    pub(super) fn record(&mut self, catalogue: &Catalogue, events: Vec<Wanted>, trouble: impl Fn(String)) {
+        if events.is_empty() {
+            // The last cut must not come before the last record.
+            self.recorder.stop().unwrap_or_else(|error| trouble(error.to_string()));
+        }
+        for gone in self.events.iter().filter(|event| !events.contains(event)) {
+            self.recorder.disable(gone.event_id).unwrap_or_else(|error| trouble(error.to_string()));
+        }
+        let new = events.iter().filter(|event| !self.events.contains(event));
+        let (dumped, recorded): (Vec<_>, Vec<_>) = new.partition(|event| catalogue.is_dumped(&event.name));
+        for event in recorded {
+            let recipe = catalogue.recipe(self.recorder.kernel(), &event.name);
+            let enabled = recipe.map_err(|error| error.to_string()).and_then(|recipe| {
+                let enabled = self.recorder.enable(&recipe, event.event_id, &self.contexts);
+                enabled.map_err(|error| error.to_string())
+            });
+            if let Err(text) = enabled {
+                trouble(format!("event {} is not recorded: {text}", event.name));
+            }
+        }
+        if !dumped.is_empty() {
+            let id_of = |name: &str| dumped.iter().find(|e| &*e.name == name).map(|e| e.event_id);
+            let made = self.recorder.dump(&self.contexts, id_of);
+            made.unwrap_or_else(|error| trouble(format!("state dump: {error}")));
+        }
+        self.events = events;
+    }
+}
