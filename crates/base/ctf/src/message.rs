@@ -186,6 +186,13 @@ impl<'a> Event<'a> {
         self.decoder.visit(&self.stream.class, self.bytes, scope, visitor)
     }
 
+    /// Tells a visitor the fields of the common context, the specific context and the payload, as
+    /// [`visit`](Self::visit) would one after the other.
+    #[inline]
+    pub fn visit_body<V: FieldVisitor>(&self, visitor: &mut V) {
+        self.decoder.visit_body(&self.stream.class, self.bytes, visitor);
+    }
+
     /// Bytes of the packet that the event is in.
     #[inline]
     pub fn packet_bytes(&self) -> &'a [u8] {

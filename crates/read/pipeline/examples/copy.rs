@@ -9,7 +9,8 @@ use sillage_ctf::Message;
 use sillage_ctf::model::CtfVersion;
 use sillage_pipeline::sinks::ctf::{CtfOptions, CtfSink};
 use sillage_pipeline::sinks::{Drained, drain};
-use sillage_pipeline::{Error, Messages, Status};
+use sillage_pipeline::sources::SliceRange;
+use sillage_pipeline::{Error, Messages, Status, TakesRuns};
 
 /// Messages without whole packets.
 struct Records<M>(M);
@@ -22,6 +23,9 @@ impl<M: Messages> Messages for Records<M> {
     #[inline]
     fn current(&self) -> Option<Message<'_>> {
         self.0.current()
+    }
+    fn give_runs(&mut self, range: SliceRange, to: &mut dyn TakesRuns) -> Result<usize, Error> {
+        self.0.give_runs(range, to)
     }
 }
 

@@ -69,9 +69,7 @@ fn read<const FIELDS: bool>(source: &Source, range: SliceRange) -> Result<Totals
                 totals.events += 1;
                 if FIELDS {
                     totals.sum.0 ^= event.clock.map_or(0, |clock| clock.cycles);
-                    for scope in [Scope::CommonContext, Scope::SpecificContext, Scope::Payload] {
-                        event.visit(scope, &mut totals.sum);
-                    }
+                    event.visit_body(&mut totals.sum);
                 }
             }
             Some(Message::PacketBegin(packet)) => {

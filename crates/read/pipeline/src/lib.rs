@@ -23,7 +23,7 @@ pub mod sinks;
 pub mod sources;
 
 pub use error::Error;
-pub use messages::{Messages, Status};
+pub use messages::{Messages, Run, Status, TakesRuns};
 pub use sillage_ctf as ctf;
 pub use sources::{open, open_all};
 pub use warning::{Oddity, Warning};

@@ -5,8 +5,10 @@
 //! its own. Implementations never block unless they say so, and never lose a message by an error:
 //! after an `Err` the failed stream is closed, and the next `advance` goes on with the others.
 
-use sillage_ctf::{Event, Message};
+use sillage_ctf::model::Stream;
+use sillage_ctf::{Columns, Event, Message};
 
+use crate::sources::SliceRange;
 use crate::{Error, Warning};
 
 /// What `advance` found.
@@ -18,6 +20,30 @@ pub enum Status {
     Pending,
     /// There will be no more.
     End,
+}
+
+/// Events of one stream that follow one another in one packet.
+#[derive(Debug, Clone, Copy)]
+pub struct Run<'a> {
+    /// The stream.
+    pub stream: &'a Stream,
+    /// Time of each event in nanoseconds from the origin.
+    pub times_ns: &'a [i64],
+    /// All else that is known of them.
+    pub columns: Columns<'a>,
+}
+
+/// Takes events in runs: for those that do not ask how the events of several streams interleave.
+pub trait TakesRuns {
+    /// How many events may come before this is asked again; 0: only messages now.
+    fn room(&self) -> usize;
+
+    /// Takes a run, never an empty one, or as much of its beginning as this likes: gives how many
+    /// events it took. The others come as messages, or again.
+    ///
+    /// # Errors
+    /// As [`Sink::message`](crate::sinks::Sink::message).
+    fn run(&mut self, run: &Run<'_>) -> Result<usize, Error>;
 }
 
 /// A sequence of messages in the order of time.
@@ -49,6 +75,18 @@ pub trait Messages {
     /// not.
     fn skip_packet(&mut self) -> bool {
         false
+    }
+
+    /// Gives the events that come next, as far as they are known and no other message comes between
+    /// them, stream by stream to whoever needs no more order than that; only events that lie in
+    /// `range`, and only if all of them find room. Then the last of those that were taken is the
+    /// message stood on. Gives their number; 0 says nothing of what comes next.
+    ///
+    /// # Errors
+    /// What `to` says.
+    fn give_runs(&mut self, range: SliceRange, to: &mut dyn TakesRuns) -> Result<usize, Error> {
+        let _ = (range, to);
+        Ok(0)
     }
 
     /// Warnings since the last call.
@@ -100,6 +138,9 @@ impl<M: Messages + ?Sized> Messages for Box<M> {
     }
     fn skip_packet(&mut self) -> bool {
         (**self).skip_packet()
+    }
+    fn give_runs(&mut self, range: SliceRange, to: &mut dyn TakesRuns) -> Result<usize, Error> {
+        (**self).give_runs(range, to)
     }
     fn take_warnings(&mut self) -> Vec<Warning> {
         (**self).take_warnings()

@@ -7,6 +7,7 @@
 
 use super::packet::PacketDecoder;
 use super::plan::Node;
+use super::records::Record;
 use super::runs::{Kind, Leaf};
 use super::walk::FieldVisitor;
 use crate::model::{EventClass, Scope, StreamClass};
@@ -17,6 +18,8 @@ pub struct Columns<'a> {
     pub(super) class: &'a StreamClass,
     pub(super) data: &'a [u8],
     pub(super) decoder: &'a PacketDecoder,
+    /// First and last-plus-one row, counted from the current record.
+    pub(super) rows: (usize, usize),
 }
 
 /// A field of an event class, to be read as a column.
@@ -58,31 +61,55 @@ impl<'a> Columns<'a> {
         self.clocks().is_empty()
     }
 
+    /// Some of the rows: from the one at `from` on, `count` of them or as many as there are.
+    #[must_use]
+    pub fn part(self, from: usize, count: usize) -> Self {
+        let from = self.rows.0.saturating_add(from).min(self.rows.1);
+        Self { rows: (from, from.saturating_add(count).min(self.rows.1)), ..self }
+    }
+
     /// Clock of each row, in cycles.
     pub fn clocks(&self) -> &'a [u64] {
-        self.decoder.clocks_at_hand()
+        self.decoder.clocks_at_hand().get(self.rows.0..self.rows.1).unwrap_or_default()
+    }
+
+    fn records(&self) -> &'a [Record] {
+        self.decoder.records_at_hand().get(self.rows.0..self.rows.1).unwrap_or_default()
     }
 
     /// Position in the stream class of the event class of each row.
     pub fn event_class_positions(&self) -> impl Iterator<Item = usize> + use<'a> {
-        self.decoder.records_at_hand().iter().map(|record| record.class as usize)
+        self.records().iter().map(|record| record.class as usize)
+    }
+
+    /// Where the record of each row starts and ends in its packet, in bits.
+    pub fn record_bits(&self) -> impl Iterator<Item = (u64, u64)> + use<'a> {
+        self.records().iter().map(|record| (record.at, record.next()))
+    }
+
+    /// The packet that the rows are in.
+    pub fn packet_bytes(&self) -> &'a [u8] {
+        self.data
     }
 
     /// The event class of a row.
     pub fn event_class(&self, row: usize) -> Option<&'a EventClass> {
-        let record = self.decoder.records_at_hand().get(row)?;
+        let record = self.records().get(row)?;
         self.class.event_classes.get(record.class as usize).map(|class| &**class)
     }
 
     /// Tells a visitor the fields of a scope of a row; false when it has no such scope.
     pub fn visit<V: FieldVisitor>(&self, row: usize, scope: Scope, visitor: &mut V) -> bool {
-        self.decoder.visit_at_hand(row, self.class, self.data, scope, visitor)
+        row < self.len()
+            && self.decoder.visit_at_hand(self.rows.0 + row, self.class, self.data, scope, visitor)
     }
 
     /// Appends the integers (enumerations, booleans and bits too) of a field: the row and the value
     /// of every row that has it. Unsigned values beyond [`i64::MAX`] keep their bits.
     pub fn integers(&self, field: &Picked, rows: &mut Vec<u32>, values: &mut Vec<i64>) {
-        if let Some(leaf) = field.leaf.filter(|leaf| matches!(leaf.kind, Kind::Number | Kind::Kept)) {
+        if let Some(leaf) =
+            field.leaf.filter(|leaf| matches!(leaf.kind, Kind::Number | Kind::Odd | Kind::Kept))
+        {
             for (row, bytes) in self.scopes(field) {
                 if let Some(bytes) = bytes {
                     rows.push(row);
@@ -147,7 +174,7 @@ impl<'a> Columns<'a> {
             _ => 2,
         };
         let (data, class) = (self.data, field.event_class);
-        let records = self.decoder.records_at_hand().iter().enumerate();
+        let records = self.records().iter().enumerate();
         records.filter(move |(_, record)| record.class == class).map(move |(row, record)| {
             let at = record.at + u64::from(record.starts[start]);
             (row as u32, whole.and_then(|whole| whole.bytes(data, at)))

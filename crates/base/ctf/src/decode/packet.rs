@@ -235,6 +235,13 @@ impl PacketDecoder {
         }
     }
 
+    /// Goes on by some records, all of them found already.
+    #[inline]
+    pub fn pass(&mut self, count: usize) {
+        self.current = self.current.saturating_add(count).min(self.records.len());
+        self.tables.reset_event();
+    }
+
     /// Goes to the next record, which was found already: see [`clocks_at_hand`](Self::clocks_at_hand).
     /// Without one there is no current record after it.
     #[inline]
@@ -469,6 +476,28 @@ impl PacketDecoder {
         self.walk_scope(class, data, scope, (self.record(), plan, start), visitor)
     }
 
+    /// Walks the scopes of the current record that have fields of the event, one after the other.
+    #[inline]
+    pub(crate) fn visit_body<V: FieldVisitor>(&self, class: &StreamClass, data: &[u8], visitor: &mut V) {
+        let Some(record) = self.record() else { return };
+        let Some(event) = class.event_classes.get(record.class as usize) else { return };
+        for (plan, start, scope) in [
+            (&*class.plan.common, record.starts[0], Scope::CommonContext),
+            (&*event.plan.specific, record.starts[1], Scope::SpecificContext),
+            (&*event.plan.payload, record.starts[2], Scope::Payload),
+        ] {
+            let start = record.at + u64::from(start);
+            if let Some(whole) = &plan.whole
+                && whole.visit(&plan.nodes, data, start, &self.slots, visitor)
+            {
+                continue;
+            }
+            if !plan.nodes.is_empty() {
+                self.walk_scope(class, data, scope, (Some(record), plan, start), visitor);
+            }
+        }
+    }
+
     /// Walks a scope of the record at a position of those at hand, counted from the current one.
     pub(super) fn visit_at_hand<V: FieldVisitor>(
         &self,
@@ -498,7 +527,7 @@ impl PacketDecoder {
     /// The records at hand, from the current one on, as columns. `class` and `data` are those of the
     /// packet that was started.
     pub fn columns<'a>(&'a self, class: &'a StreamClass, data: &'a [u8]) -> Columns<'a> {
-        Columns { class, data, decoder: self }
+        Columns { class, data, decoder: self, rows: (0, self.records_at_hand().len()) }
     }
 
     /// Walks a scope whose fields are not all where they always are.

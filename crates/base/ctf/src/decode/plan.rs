@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use super::orders;
-use super::runs::{self, Leaf, NO_RUN, Run, Whole};
+use super::runs::{self, ArrayLeaf, Leaf, NO_RUN, Run, Whole};
 use crate::model::{
     ByteOrder, FieldClass, FieldKind, FieldRef, IntRange, IntegerLayout, Length, Roles, Scope,
     StringEncoding, StringExtent,
@@ -87,6 +87,18 @@ pub(crate) struct Step {
     pub len: u64,
 }
 
+impl Step {
+    /// Bits from one element to the next, for elements that are scalars which can be read without the
+    /// ones before them.
+    pub(super) fn scalar_stride(&self, mixes_orders: bool) -> Option<u64> {
+        let code = matches!(self.code, Code::Unsigned | Code::Signed | Code::Bool | Code::Bits | Code::Real);
+        // Whole bytes on bytes need no check of the byte order.
+        let on_bytes = self.align_log2 >= 3 && self.size.is_multiple_of(8);
+        let scalar = code && self.save == NO_SLOT && self.size <= 64 && (!mixes_orders || on_bytes);
+        scalar.then(|| u64::from(self.size).next_multiple_of(1 << self.align_log2))
+    }
+}
+
 /// One option of a variant (or the content of an optional field).
 #[derive(Debug, Clone)]
 pub(crate) struct Choice {
@@ -100,11 +112,29 @@ pub(crate) struct Choice {
 pub(crate) struct Choices {
     pub signed: bool,
     pub options: Vec<Choice>,
+    /// The ranges of unsigned selectors as far as they fit, each with its option's number.
+    quick: Vec<(u64, u64, u32)>,
 }
 
 impl Choices {
+    pub(crate) fn new(signed: bool, options: Vec<Choice>) -> Self {
+        let fit = |range: &IntRange| {
+            let upper = u64::try_from(range.upper.min(i128::from(u64::MAX))).ok()?;
+            Some((u64::try_from(range.lower.max(0)).ok()?, upper))
+        };
+        let all = options.iter().zip(0..).flat_map(|(o, number)| o.ranges.iter().map(move |r| (r, number)));
+        let quick = all.filter_map(|(range, number)| fit(range).map(|(lower, upper)| (lower, upper, number)));
+        Self { signed, quick: quick.filter(|_| !signed).collect(), options }
+    }
+
     /// The first option that the raw selector value chooses.
+    #[inline]
     pub(crate) fn select(&self, raw: u64) -> Option<(usize, &Choice)> {
+        if !self.signed {
+            let found = self.quick.iter().find(|(lower, upper, _)| *lower <= raw && raw <= *upper)?;
+            let number = found.2 as usize;
+            return Some((number, self.options.get(number)?));
+        }
         let value = self.value(raw);
         self.options
             .iter()
@@ -124,6 +154,7 @@ pub(crate) struct Program {
     pub choices: Vec<Choices>,
     pub runs: Vec<Run>,
     pub leaves: Vec<Leaf>,
+    pub arrays: Vec<ArrayLeaf>,
     /// Fields of both byte orders could meet inside a byte: the order of each must be checked.
     pub mixes_orders: bool,
 }
@@ -322,7 +353,7 @@ impl Compiler {
             })
             .collect();
         self.program.steps[at].len = self.program.choices.len() as u64;
-        self.program.choices.push(Choices { signed, options });
+        self.program.choices.push(Choices::new(signed, options));
     }
 
     /// Adds bits of fixed size to the short list, to the step before if the offset is known.

@@ -7,8 +7,9 @@
 
 use std::cell::Cell;
 
+use super::bits::mask;
 use super::plan::{Code, NO_SLOT, Node, Program, Step};
-use super::walk::{FieldVisitor, nul_byte_at};
+use super::walk::{FieldVisitor, Scalars, nul_byte_at, visit_scalars};
 use crate::model::StringEncoding;
 
 /// No run starts at a step.
@@ -34,8 +35,10 @@ pub(crate) struct Run {
 /// What a leaf is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// An integer.
+    /// An integer on whole bytes, the least significant first.
     Number,
+    /// Any other integer.
+    Odd,
     /// Text of `more` bytes.
     Text,
     Begin,
@@ -44,21 +47,33 @@ pub(crate) enum Kind {
     Kept,
     /// A real number of `more` bits.
     Real,
+    /// The array `more` of the arrays.
+    Array,
 }
 
 /// One field in a run, or the bracket of a structure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Leaf {
+    /// The bits of an integer, once it is shifted down.
+    pub mask: u64,
+    /// The bit of its sign; 0 of an unsigned one.
+    pub sign: u64,
     pub node: u32,
     /// Its offset from the run's start.
     pub byte: u32,
     pub more: u32,
     pub kind: Kind,
-    /// Shifts of the eight bytes that bring an integer to the top and down again.
-    pub left: u8,
-    pub right: u8,
-    pub signed: bool,
+    /// How far the eight bytes are shifted down.
+    pub shift: u8,
     pub big: bool,
+}
+
+/// An array of a fixed number of scalars.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ArrayLeaf {
+    element: Step,
+    stride: u64,
+    len: u64,
 }
 
 impl Leaf {
@@ -66,42 +81,63 @@ impl Leaf {
     /// guess what the next leaf is.
     #[inline(always)]
     pub(super) fn number(&self, bytes: &[u8]) -> u64 {
+        let word = self.word(bytes);
+        let word = if self.big { word.swap_bytes() } else { word };
+        self.extended(word >> (self.shift & 63))
+    }
+
+    #[inline(always)]
+    fn word(&self, bytes: &[u8]) -> u64 {
         let from = self.byte as usize;
         let word = bytes.get(from..from + 8).and_then(|bytes| bytes.first_chunk::<8>());
-        let word = u64::from_le_bytes(word.copied().unwrap_or_default());
-        let word = if self.big { word.swap_bytes() } else { word };
-        let right = self.right & 63;
-        let value = word << (self.left & 63) >> right;
-        // The sign's bit, taken off twice, is repeated above it; 0 where there is no sign.
-        let sign = u64::from(self.signed) << (63 - right);
-        (value ^ sign).wrapping_sub(sign)
+        u64::from_le_bytes(word.copied().unwrap_or_default())
+    }
+
+    /// The sign's bit, taken off twice, is repeated above it; 0 where there is no sign.
+    #[inline(always)]
+    fn extended(&self, word: u64) -> u64 {
+        ((word & self.mask) ^ self.sign).wrapping_sub(self.sign)
     }
 }
 
-/// Reports leaves, which lie in `bytes`, to a visitor.
-#[inline(never)]
+/// Where the leaves of a run are.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// The packet.
+    pub data: &'a [u8],
+    /// Where the run starts in it.
+    pub from: usize,
+    /// What the leaves look at.
+    pub bytes: &'a [u8],
+}
+
+/// Reports leaves to a visitor.
+#[inline(always)]
 pub(super) fn report<V: FieldVisitor>(
     leaves: &[Leaf],
+    arrays: &[ArrayLeaf],
     nodes: &[Node],
-    bytes: &[u8],
+    place: Place<'_>,
     slots: &[Cell<u64>],
     visitor: &mut V,
 ) {
     for leaf in leaves {
         let Some(node) = nodes.get(leaf.node as usize) else { continue };
-        // Most leaves are numbers, which for that reason are not one case among others.
-        if leaf.kind == Kind::Number {
-            number(leaf, node, bytes, visitor);
-        } else {
-            report_other(leaf, node, bytes, slots, visitor);
+        // Most leaves are numbers, and most of these of the simplest kind.
+        match leaf.kind {
+            Kind::Number => say(leaf, node, leaf.extended(leaf.word(place.bytes)), visitor),
+            Kind::Text => visitor.text(node, text(leaf, place.bytes)),
+            Kind::Odd => say(leaf, node, leaf.number(place.bytes), visitor),
+            Kind::Begin => visitor.begin_struct(node),
+            Kind::End => visitor.end_struct(node),
+            _ => report_other(leaf, arrays, nodes, place, slots, visitor),
         }
     }
 }
 
 #[inline(always)]
-fn number<V: FieldVisitor>(leaf: &Leaf, node: &Node, bytes: &[u8], visitor: &mut V) {
-    let value = leaf.number(bytes);
-    if leaf.signed {
+fn say<V: FieldVisitor>(leaf: &Leaf, node: &Node, value: u64, visitor: &mut V) {
+    if leaf.sign != 0 {
         visitor.signed(node, value.cast_signed());
     } else {
         visitor.unsigned(node, value);
@@ -111,24 +147,30 @@ fn number<V: FieldVisitor>(leaf: &Leaf, node: &Node, bytes: &[u8], visitor: &mut
 #[inline(never)]
 fn report_other<V: FieldVisitor>(
     leaf: &Leaf,
-    node: &Node,
-    bytes: &[u8],
+    arrays: &[ArrayLeaf],
+    nodes: &[Node],
+    place: Place<'_>,
     slots: &[Cell<u64>],
     visitor: &mut V,
 ) {
+    let Some(node) = nodes.get(leaf.node as usize) else { return };
     match leaf.kind {
-        Kind::Text => visitor.text(node, text(leaf, bytes)),
-        Kind::Begin => visitor.begin_struct(node),
-        Kind::End => visitor.end_struct(node),
         Kind::Real => {
             let at = u64::from(leaf.byte) * 8;
-            visitor.real(node, super::real::read(bytes, at, leaf.more, leaf.big, false));
+            visitor.real(node, super::real::read(place.bytes, at, leaf.more, leaf.big, false));
         }
-        Kind::Number | Kind::Kept => {
+        Kind::Array => {
+            let Some(array) = arrays.get(leaf.more as usize) else { return };
+            let at = (place.from as u64 + u64::from(leaf.byte)) * 8;
+            let scalars = Scalars::new(place.data, at, array.stride, array.len, array.element);
+            visit_scalars(node, nodes.get(array.element.node as usize), scalars, visitor);
+        }
+        _ => {
+            let value = leaf.number(place.bytes);
             if let Some(slot) = slots.get(leaf.more as usize) {
-                slot.set(leaf.number(bytes));
+                slot.set(value);
             }
-            number(leaf, node, bytes, visitor);
+            say(leaf, node, value, visitor);
         }
     }
 }
@@ -149,6 +191,7 @@ pub(crate) struct Whole {
     span_bytes: usize,
     /// Without the root's brackets.
     leaves: Vec<Leaf>,
+    arrays: Vec<ArrayLeaf>,
 }
 
 impl Whole {
@@ -164,6 +207,7 @@ impl Whole {
             low,
             span_bytes: run.span_bytes,
             leaves: inner.to_vec(),
+            arrays: program.arrays.clone(),
         })
     }
 
@@ -171,8 +215,14 @@ impl Whole {
     /// enough behind it to look at its end in whole words.
     #[inline(always)]
     pub(super) fn bytes<'a>(&self, data: &'a [u8], start: u64) -> Option<&'a [u8]> {
+        self.place(data, start).map(|place| place.bytes)
+    }
+
+    #[inline(always)]
+    fn place<'a>(&self, data: &'a [u8], start: u64) -> Option<Place<'a>> {
         let from = (((start + self.low) & !self.low) / 8) as usize;
-        data.get(from..from.saturating_add(self.span_bytes))
+        let bytes = data.get(from..from.saturating_add(self.span_bytes))?;
+        Some(Place { data, from, bytes })
     }
 
     /// The leaf of a field; `None` for the root and for structures.
@@ -192,10 +242,10 @@ impl Whole {
         slots: &[Cell<u64>],
         visitor: &mut V,
     ) -> bool {
-        let Some(bytes) = self.bytes(data, start) else { return false };
+        let Some(place) = self.place(data, start) else { return false };
         let Some(root) = nodes.first() else { return false };
         visitor.begin_struct(root);
-        report(&self.leaves, nodes, bytes, slots, visitor);
+        report(&self.leaves, &self.arrays, nodes, place, slots, visitor);
         visitor.end_struct(root);
         true
     }
@@ -240,28 +290,44 @@ fn run_from(program: &mut Program, from: usize, to: usize) -> Option<usize> {
     let mut at = 0u64;
     let mut span_bits = 0;
     let mut leaves = Vec::new();
+    let mut arrays = Vec::new();
+    let mut fields = 0;
     let mut index = from;
     while index < to
         && let Some(step) = program.steps.get(index)
         && 1 << step.align_log2 <= align
         && let start = at.next_multiple_of(1 << step.align_log2)
-        && let Some((leaf, bits)) = leaf_of(step, start, program.mixes_orders)
-        && start + bits <= RUN_BITS_MAX
     {
-        at = start + bits;
-        if let Some(leaf) = leaf {
-            let word = if matches!(leaf.kind, Kind::Begin | Kind::End | Kind::Text) { 0 } else { 64 };
-            span_bits = span_bits.max(u64::from(leaf.byte) * 8 + word);
-            leaves.push(leaf);
+        if let Some((leaf, bits)) = leaf_of(step, start, program.mixes_orders) {
+            if start + bits > RUN_BITS_MAX {
+                break;
+            }
+            at = start + bits;
+            if let Some(leaf) = leaf {
+                let word = if matches!(leaf.kind, Kind::Begin | Kind::End | Kind::Text) { 0 } else { 64 };
+                span_bits = span_bits.max(u64::from(leaf.byte) * 8 + word);
+                leaves.push(leaf);
+            }
+            index += 1;
+            fields += 1;
+        } else if let Some((leaf, array, bits)) = array_of(program, index, start) {
+            at = start + bits;
+            let more = (program.arrays.len() + arrays.len()) as u32;
+            leaves.push(Leaf { more, ..leaf });
+            arrays.push(array);
+            index = step.next as usize;
+            fields += STEPS_MIN;
+        } else {
+            break;
         }
-        index += 1;
+    }
+    if fields < STEPS_MIN {
+        return None;
     }
     let first = program.leaves.len() as u32;
     let number = program.runs.len() as u32;
-    if index - from < STEPS_MIN {
-        return None;
-    }
     program.leaves.extend(leaves);
+    program.arrays.extend(arrays);
     program.runs.push(Run {
         leaves: (first, program.leaves.len() as u32),
         span_bytes: span_bits.max(at).div_ceil(8) as usize,
@@ -270,6 +336,11 @@ fn run_from(program: &mut Program, from: usize, to: usize) -> Option<usize> {
     });
     program.steps[from].run = number;
     Some(index)
+}
+
+/// What is the same of all leaves at a byte.
+fn blank(step: &Step, byte: u32) -> Leaf {
+    Leaf { mask: 0, sign: 0, node: step.node, byte, more: 0, kind: Kind::Begin, shift: 0, big: step.big }
 }
 
 /// The leaf of a step at a bit of the run, if it reports anything, and its size; `None` when it can
@@ -283,24 +354,23 @@ fn leaf_of(step: &Step, at: u64, mixes_orders: bool) -> Option<(Option<Leaf>, u6
     }
     let (byte, bit) = ((at / 8) as u32, (at % 8) as u32);
     let size = u32::from(step.size);
-    let plain = Leaf {
-        node: step.node,
-        byte,
-        more: 0,
-        kind: Kind::Begin,
-        left: 0,
-        right: 0,
-        signed: step.code == Code::Signed,
-        big: step.big,
-    };
+    let plain = blank(step, byte);
     match step.code {
         Code::Struct => Some((Some(plain), 0)),
         Code::EndStruct => Some((Some(Leaf { kind: Kind::End, ..plain }), 0)),
         // Of integers that are more than a word `len` is 0.
         Code::Unsigned | Code::Signed if step.len != 0 && (1..=64 - bit).contains(&size) => {
-            let kind = if step.save == NO_SLOT { Kind::Number } else { Kind::Kept };
-            let left = if step.big { bit } else { 64 - bit - size } as u8;
-            let leaf = Leaf { kind, left, right: 64 - size as u8, more: u32::from(step.save), ..plain };
+            // The order of the bytes of one byte does not matter.
+            let big = step.big && (bit != 0 || size != 8);
+            let kind = match (step.save, big, bit) {
+                (NO_SLOT, false, 0) => Kind::Number,
+                (NO_SLOT, ..) => Kind::Odd,
+                _ => Kind::Kept,
+            };
+            let shift = if big { 64 - bit - size } else { bit } as u8;
+            let sign = if step.code == Code::Signed { 1 << (size - 1) } else { 0 };
+            let more = u32::from(step.save);
+            let leaf = Leaf { kind, mask: mask(size), sign, shift, big, more, ..plain };
             Some((Some(leaf), u64::from(size)))
         }
         Code::SizedText
@@ -316,4 +386,26 @@ fn leaf_of(step: &Step, at: u64, mixes_orders: bool) -> Option<(Option<Leaf>, u6
         }
         _ => None,
     }
+}
+
+/// The leaf of an array of a fixed number of scalars on whole bytes, and its size.
+fn array_of(program: &Program, index: usize, at: u64) -> Option<(Leaf, ArrayLeaf, u64)> {
+    let step = program.steps.get(index)?;
+    let element = program.steps.get(index + 1)?;
+    let alone = step.code == Code::Array && step.next as usize == index + 2;
+    if !alone || step.from != NO_SLOT || !step.visible || !element.visible || !at.is_multiple_of(8) {
+        return None;
+    }
+    let stride = element.scalar_stride(program.mixes_orders)?;
+    let aligned = element.align_log2 <= step.align_log2.max(3);
+    if !aligned || step.len == 0 || step.len > RUN_BITS_MAX / stride.max(1) {
+        return None;
+    }
+    let bits = stride * (step.len - 1) + u64::from(element.size);
+    let leaf = Leaf { kind: Kind::Array, ..blank(step, (at / 8) as u32) };
+    (at + bits <= RUN_BITS_MAX).then_some((
+        leaf,
+        ArrayLeaf { element: *element, stride, len: step.len },
+        bits,
+    ))
 }

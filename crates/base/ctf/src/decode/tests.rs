@@ -91,6 +91,7 @@ fn plain(plan: &Plan) -> Plan {
     let shown = plan.shown.iter_mut();
     for program in shown.chain([&mut plan.full]) {
         program.runs.clear();
+        program.arrays.clear();
         // Every field is then checked against its neighbour's byte order.
         program.mixes_orders = true;
         program.steps.iter_mut().for_each(|step| step.run = NO_RUN);
@@ -134,6 +135,12 @@ fn next(decoder: &mut PacketDecoder, class: &TraceClass, stream: u64, data: &[u8
                 decoder.visit(stream, data, scope, &mut heard);
                 heard.0
             });
+            let (mut body, mut scopes) = (Heard(0), Heard(0));
+            decoder.visit_body(stream, data, &mut body);
+            for scope in SCOPES.into_iter().skip(1) {
+                decoder.visit(stream, data, scope, &mut scopes);
+            }
+            assert_eq!(body.0, scopes.0);
             let place = (decoder.event_at_bits(), decoder.next_at_bits());
             Some(Ok((decoder.clock(), place.0, place.1, decoder.event_class_position(), heard)))
         }

@@ -108,6 +108,12 @@ pub enum Scalar {
 }
 
 impl<'a> Scalars<'a> {
+    /// Elements that lie inside the data, which the caller has checked.
+    #[inline]
+    pub(super) fn new(data: &'a [u8], at: u64, stride: u64, len: u64, step: Step) -> Self {
+        Self { data, at, stride, len, step }
+    }
+
     /// Number of elements.
     pub fn len(&self) -> u64 {
         self.len
@@ -246,7 +252,8 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
             {
                 let leaves = self.program.leaves.get(run.leaves.0 as usize..run.leaves.1 as usize);
                 let leaves = leaves.unwrap_or_default();
-                runs::report(leaves, self.nodes, bytes, self.input.slots, self.visitor);
+                let place = runs::Place { data: self.input.data, from: (at >> 3) as usize, bytes };
+                self.report(leaves, place);
                 at += run.bits;
                 index = (run.next as usize).saturating_sub(from);
                 continue;
@@ -291,6 +298,12 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         }
         self.at = at;
         Ok(())
+    }
+
+    #[inline(never)]
+    fn report(&mut self, leaves: &[runs::Leaf], place: runs::Place<'_>) {
+        let arrays = &self.program.arrays;
+        runs::report(leaves, arrays, self.nodes, place, self.input.slots, self.visitor);
     }
 
     /// The steps that are not single integers.
@@ -534,14 +547,8 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         if let Some(element) = self.program.steps.get(inside.0)
             && let Some(array) = self.as_scalars(element, inside, len)?
         {
-            if let Some(node) = self.shown(step)
-                && !self.visitor.scalars(node, array)
-            {
-                self.visitor.begin_array(node, len);
-                if let Some(inner) = self.shown(element) {
-                    self.elements(inner, array);
-                }
-                self.visitor.end_array(node);
+            if let Some(node) = self.shown(step) {
+                visit_scalars(node, self.shown(element), array, self.visitor);
             }
             if array.len > 0 {
                 self.take(step, array.stride * (array.len - 1) + u64::from(element.size))?;
@@ -565,19 +572,6 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         Ok(())
     }
 
-    /// Reports the elements of an array of scalars one by one.
-    fn elements(&mut self, node: &Node, array: Scalars<'_>) {
-        for value in array.iter() {
-            match value {
-                Scalar::Unsigned(value) => self.visitor.unsigned(node, value),
-                Scalar::Signed(value) => self.visitor.signed(node, value),
-                Scalar::Bool(value) => self.visitor.boolean(node, value),
-                Scalar::Bits(value) => self.visitor.bits(node, value),
-                Scalar::Real(value) => self.visitor.real(node, value),
-            }
-        }
-    }
-
     /// The array as scalars, if its elements are; checks that all of them are there.
     fn as_scalars(
         &self,
@@ -585,17 +579,10 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         inside: (usize, usize),
         len: u64,
     ) -> Result<Option<Scalars<'a>>, Halt> {
-        let scalar =
-            matches!(element.code, Code::Unsigned | Code::Signed | Code::Bool | Code::Bits | Code::Real)
-                && inside.1 == inside.0 + 1
-                && element.save == NO_SLOT
-                && element.size <= 64;
-        // Whole bytes on bytes need no check of the byte order.
-        let on_bytes = element.align_log2 >= 3 && element.size.is_multiple_of(8);
-        if !scalar || (self.program.mixes_orders && !on_bytes) {
+        let alone = inside.1 == inside.0 + 1;
+        let Some(stride) = element.scalar_stride(self.program.mixes_orders).filter(|_| alone) else {
             return Ok(None);
-        }
-        let stride = u64::from(element.size).next_multiple_of(1 << element.align_log2);
+        };
         if !self.at.is_multiple_of(1 << element.align_log2) {
             return Ok(None);
         }
@@ -643,6 +630,29 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         self.bracket(step, V::end_variant);
         Ok(())
     }
+}
+
+/// Tells a visitor an array of scalars: as a whole, or its elements one by one.
+pub(super) fn visit_scalars<V: FieldVisitor>(
+    node: &Node,
+    element: Option<&Node>,
+    array: Scalars<'_>,
+    visitor: &mut V,
+) {
+    if visitor.scalars(node, array) {
+        return;
+    }
+    visitor.begin_array(node, array.len);
+    for (value, node) in array.iter().zip(element.into_iter().cycle()) {
+        match value {
+            Scalar::Unsigned(value) => visitor.unsigned(node, value),
+            Scalar::Signed(value) => visitor.signed(node, value),
+            Scalar::Bool(value) => visitor.boolean(node, value),
+            Scalar::Bits(value) => visitor.bits(node, value),
+            Scalar::Real(value) => visitor.real(node, value),
+        }
+    }
+    visitor.end_array(node);
 }
 
 /// The bits of a field that lies in the eight bytes at its place, which are in the content.

@@ -12,7 +12,7 @@ use super::bits::BitBuffer;
 use super::encode::{Encoder, Place, Replace};
 use super::layout::{Form, Layout};
 use super::{StreamLayout, TraceWriter};
-use crate::decode::{FastHeader, PacketInfo, Plan};
+use crate::decode::{Columns, FastHeader, PacketInfo, Plan};
 use crate::message::{Event, Packet};
 use crate::model::{ByteOrder, Role, Scope, StreamClass};
 
@@ -210,6 +210,36 @@ impl PacketWriter {
             Some(layout) => self.unusual_event(class, layout, event, at),
             None => true,
         }
+    }
+
+    /// Appends events of the packet that was opened last, up to the first that [`event`](Self::event)
+    /// has to look at; gives how many. They lie in the target as in the source, one behind the other,
+    /// so they are one copy.
+    pub fn run(&mut self, columns: &Columns<'_>) -> usize {
+        let bytes = columns.packet_bytes();
+        let (from, at) = (self.source_next, self.taken_bytes * 8 + self.out.at);
+        if self.source_at != bytes.as_ptr() as usize || !(from | at).is_multiple_of(8) {
+            return 0;
+        }
+        let moved = at.wrapping_sub(from);
+        let mut count = 0usize;
+        let mut next = from;
+        for (class, (start, end)) in columns.event_class_positions().zip(columns.record_bits()) {
+            let align = self.copy_aligns.get(class).copied().unwrap_or(0);
+            let same = align != 0 && moved & (align - 1) == 0;
+            if start != next || !same || !end.is_multiple_of(8) {
+                break;
+            }
+            next = end;
+            count += 1;
+        }
+        let Some(clock) = count.checked_sub(1).and_then(|last| columns.clocks().get(last)) else { return 0 };
+        let Some(records) = bytes.get((from / 8) as usize..(next / 8) as usize) else { return 0 };
+        self.drop_ahead();
+        self.out.put_bytes(records);
+        self.source_next = next;
+        self.clock = *clock;
+        count
     }
 
     /// Copies the record, and what follows it in the source, to the target's end. One large copy is

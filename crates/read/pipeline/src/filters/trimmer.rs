@@ -13,7 +13,8 @@ use sillage_ctf::{Message, PacketDecoder, PacketInfo};
 
 use super::Bound;
 use crate::sinks::Zone;
-use crate::{Error, Messages, Status, Warning};
+use crate::sources::SliceRange;
+use crate::{Error, Messages, Run, Status, TakesRuns, Warning};
 
 /// Passes on what lies in a range of time.
 #[derive(Debug)]
@@ -478,7 +479,41 @@ impl<M: Messages> Messages for Trimmer<M> {
         whole && self.source.skip_packet()
     }
 
+    fn give_runs(&mut self, range: SliceRange, to: &mut dyn TakesRuns) -> Result<usize, Error> {
+        // Once everything is open that was open at the begin, events in the range only pass through.
+        let is_open = |state: &State| state.packet.is_none() || state.packet_begun;
+        let passes = matches!((&self.bounds, self.current), (Bounds::Known, Some(Step::Message)));
+        if !passes || !self.steps.is_empty() || !self.streams.iter().flatten().all(is_open) {
+            return Ok(0);
+        }
+        let end = self.end.and_then(|end| end.checked_add(1));
+        let range = SliceRange {
+            from_ns: range.from_ns.max(self.begin),
+            to_ns: [range.to_ns, end].into_iter().flatten().min(),
+        };
+        self.source.give_runs(range, &mut Timed { streams: &mut self.streams, to })
+    }
+
     fn take_warnings(&mut self) -> Vec<Warning> {
         self.source.take_warnings()
+    }
+}
+
+/// Remembers of which streams events with times went through.
+struct Timed<'a> {
+    streams: &'a mut Vec<Option<State>>,
+    to: &'a mut dyn TakesRuns,
+}
+
+impl TakesRuns for Timed<'_> {
+    fn room(&self) -> usize {
+        self.to.room()
+    }
+
+    fn run(&mut self, run: &Run<'_>) -> Result<usize, Error> {
+        if let Some(Some(state)) = self.streams.get_mut(run.stream.index) {
+            state.timed = true;
+        }
+        self.to.run(run)
     }
 }

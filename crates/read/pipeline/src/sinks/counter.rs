@@ -3,7 +3,7 @@
 use sillage_ctf::Message;
 
 use super::{Output, Sink};
-use crate::Error;
+use crate::{Error, Run, TakesRuns};
 
 /// Names of the counted kinds, in the order in which they are shown.
 const KINDS: [&str; 8] = [
@@ -35,6 +35,19 @@ impl Counter {
     /// the kinds that did not occur.
     pub fn new(step: u64, hide_zero: bool, output: Output) -> Self {
         Self { output, counts: [0; 8], total: 0, step, hide_zero, next_show: step, shown_at: None }
+    }
+
+    /// Counts messages of a kind, no more than there is room for.
+    #[inline]
+    fn count(&mut self, kind: usize, count: u64) -> Result<(), Error> {
+        self.counts[kind] += count;
+        self.total += count;
+        if self.total == self.next_show {
+            self.next_show += self.step;
+            self.show();
+            self.output.flush()?;
+        }
+        Ok(())
     }
 
     #[cold]
@@ -72,14 +85,11 @@ impl Sink for Counter {
             Message::DiscardedPackets(_) => 6,
             Message::Inactivity(_) => 7,
         };
-        self.counts[kind] += 1;
-        self.total += 1;
-        if self.total == self.next_show {
-            self.next_show += self.step;
-            self.show();
-            self.output.flush()?;
-        }
-        Ok(())
+        self.count(kind, 1)
+    }
+
+    fn as_runs(&mut self) -> Option<&mut dyn TakesRuns> {
+        Some(self)
     }
 
     fn flush(&mut self) -> Result<(), Error> {
@@ -89,5 +99,20 @@ impl Sink for Counter {
     fn finish(&mut self) -> Result<(), Error> {
         self.show();
         self.output.flush()
+    }
+}
+
+impl TakesRuns for Counter {
+    /// Up to the next show, so that this comes at its message.
+    fn room(&self) -> usize {
+        match self.step {
+            0 => usize::MAX,
+            _ => usize::try_from(self.next_show.saturating_sub(self.total)).unwrap_or(usize::MAX),
+        }
+    }
+
+    fn run(&mut self, run: &Run<'_>) -> Result<usize, Error> {
+        self.count(0, run.columns.len() as u64)?;
+        Ok(run.columns.len())
     }
 }

@@ -28,7 +28,8 @@ pub use perfetto::Perfetto;
 pub use stats::{EventStats, Stats, StreamStats};
 pub use time::{WallClock, Zone};
 
-use crate::{Error, Messages, Status};
+use crate::sources::SliceRange;
+use crate::{Error, Messages, Run, Status, TakesRuns};
 
 /// Takes messages in the order of time.
 pub trait Sink {
@@ -52,6 +53,12 @@ pub trait Sink {
     /// As [`message`](Self::message).
     fn packet(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
         self.message(&Message::PacketBegin(*packet))
+    }
+
+    /// This sink as one that takes events in runs, if it does: then events may come so instead of as
+    /// messages. It always does or never.
+    fn as_runs(&mut self) -> Option<&mut dyn TakesRuns> {
+        None
     }
 
     /// Brings out what was taken so far: nothing comes for now (live).
@@ -81,6 +88,9 @@ impl<S: Sink + ?Sized> Sink for Box<S> {
     }
     fn packet(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
         (**self).packet(packet)
+    }
+    fn as_runs(&mut self) -> Option<&mut dyn TakesRuns> {
+        (**self).as_runs()
     }
     fn flush(&mut self) -> Result<(), Error> {
         (**self).flush()
@@ -118,6 +128,20 @@ impl Sink for Dummy {
     fn message(&mut self, _: &Message<'_>) -> Result<(), Error> {
         Ok(())
     }
+
+    fn as_runs(&mut self) -> Option<&mut dyn TakesRuns> {
+        Some(self)
+    }
+}
+
+impl TakesRuns for Dummy {
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    fn run(&mut self, run: &Run<'_>) -> Result<usize, Error> {
+        Ok(run.columns.len())
+    }
 }
 
 /// How a [`drain`] ended.
@@ -132,7 +156,7 @@ pub enum Drained {
 }
 
 /// Messages between two questions whether to stop.
-const MESSAGES_PER_CHECK: u32 = 4096;
+const MESSAGES_PER_CHECK: usize = 4096;
 
 /// Gives the sink all messages that there are. `go_on` is asked every few thousand messages; false
 /// stops between two messages. The sink is flushed before this returns, also with an error.
@@ -146,6 +170,7 @@ where
     S: Sink + ?Sized,
 {
     let mut left = MESSAGES_PER_CHECK;
+    let in_runs = sink.as_runs().is_some();
     loop {
         match source.advance() {
             Ok(Status::Ready) => match source.current() {
@@ -169,7 +194,11 @@ where
                 return Err(error);
             }
         }
-        left -= 1;
+        let taken = match sink.as_runs().filter(|_| in_runs) {
+            Some(runs) => source.give_runs(SliceRange::default(), runs)?,
+            None => 0,
+        };
+        left = left.saturating_sub(taken.saturating_add(1));
         if left == 0 {
             left = MESSAGES_PER_CHECK;
             if !go_on(source) {

@@ -6,11 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use sillage_ctf::model::{Stream, Trace};
+use sillage_ctf::model::{EventClass, Stream, Trace};
 use sillage_ctf::{Discarded, Event, Message, Packet};
 
 use super::Sink;
-use crate::Error;
+use crate::{Error, Run, TakesRuns};
 
 /// Counts of one kind of events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -147,21 +147,30 @@ impl Stats {
     }
 
     fn event(&mut self, event: &Event<'_>) {
-        let (trace, class) = (event.stream.trace.index, event.class.index);
-        let known = self.kinds.get(trace).and_then(|kinds| *kinds.get(class)?);
+        let (from, to) = event.record_bits();
+        self.record(event.stream.trace.index, event.class, 1, to.saturating_sub(from));
+        if let Some(ns) = event.clock.and_then(|clock| clock.ns) {
+            self.time(ns);
+        }
+    }
+
+    /// Counts events of one class, of the trace of this number, with the size of all together.
+    fn record(&mut self, trace: usize, class: &EventClass, count: u64, size_bits: u64) {
+        let name = class.name.as_deref().unwrap_or_default();
+        let known = self.kinds.get(trace).and_then(|kinds| *kinds.get(class.index)?);
         let at = match known {
             // Merged sources share numbers of traces, so the name decides.
-            Some(at) if self.events[at].name == event.name() => at,
-            _ => self.enter(trace, class, event.name()),
+            Some(at) if self.events[at].name == name => at,
+            _ => self.enter(trace, class.index, name),
         };
-        let (from, to) = event.record_bits();
         let stats = &mut self.events[at];
-        stats.count += 1;
-        stats.size_bits += to.saturating_sub(from);
-        if let Some(ns) = event.clock.and_then(|clock| clock.ns) {
-            self.first_ns = Some(self.first_ns.map_or(ns, |first| first.min(ns)));
-            self.last_ns = Some(self.last_ns.map_or(ns, |last| last.max(ns)));
-        }
+        stats.count += count;
+        stats.size_bits += size_bits;
+    }
+
+    fn time(&mut self, ns: i64) {
+        self.first_ns = Some(self.first_ns.map_or(ns, |first| first.min(ns)));
+        self.last_ns = Some(self.last_ns.map_or(ns, |last| last.max(ns)));
     }
 
     fn enter_name(&mut self, name: &str) -> usize {
@@ -218,5 +227,35 @@ impl Sink for Stats {
             _ => {}
         }
         Ok(())
+    }
+
+    fn as_runs(&mut self) -> Option<&mut dyn TakesRuns> {
+        Some(self)
+    }
+}
+
+impl TakesRuns for Stats {
+    fn room(&self) -> usize {
+        usize::MAX
+    }
+
+    fn run(&mut self, run: &Run<'_>) -> Result<usize, Error> {
+        let columns = run.columns;
+        let mut rows = columns.event_class_positions().zip(columns.record_bits()).peekable();
+        while let Some((class, (from, to))) = rows.next() {
+            // Many traces have long rows of one class.
+            let (mut count, mut size_bits) = (1, to.saturating_sub(from));
+            while let Some((_, (from, to))) = rows.next_if(|(next, _)| *next == class) {
+                count += 1;
+                size_bits += to.saturating_sub(from);
+            }
+            if let Some(class) = run.stream.class.event_classes.get(class) {
+                self.record(run.stream.trace.index, class, count, size_bits);
+            }
+        }
+        let (first, last) = (run.times_ns.iter().min(), run.times_ns.iter().max());
+        first.into_iter().chain(last).for_each(|ns| self.time(*ns));
+        self.stream(run.stream).events += columns.len() as u64;
+        Ok(columns.len())
     }
 }

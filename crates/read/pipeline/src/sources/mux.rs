@@ -8,13 +8,15 @@
 //! (see [`super::plan`]), so that going to the next one is a step in a list. Times that go back
 //! within a stream are passed on as they are.
 
+mod runs;
+
 use sillage_ctf::Message;
 
 use super::correlate::refusal;
 use super::packets::PacketSource;
 use super::plan::{Head, NEVER, Plan, sift_down};
 use super::stream::{Position, StreamReader};
-use crate::messages::{Messages, Status};
+use crate::messages::{Messages, Status, TakesRuns};
 use crate::{Error, Warning};
 
 /// Merges stream readers; the readers' order is their rank.
@@ -37,6 +39,10 @@ pub struct Muxer<P> {
     range: SliceRange,
     /// Whether `range` leaves anything out.
     sliced: bool,
+    /// Events are given in runs, for which no plan is needed.
+    in_runs: bool,
+    /// See [`runs`].
+    counts: Vec<usize>,
 }
 
 /// No stream.
@@ -65,6 +71,8 @@ impl<P: PacketSource> Muxer<P> {
             plan: Plan::default(),
             range: SliceRange::default(),
             sliced: false,
+            in_runs: false,
+            counts: Vec::new(),
         }
     }
 
@@ -220,7 +228,7 @@ impl<P: PacketSource> Muxer<P> {
     fn advance_unplanned(&mut self) -> Result<Status, Error> {
         self.land();
         let status = self.advance_one()?;
-        if status == Status::Ready {
+        if status == Status::Ready && !std::mem::take(&mut self.in_runs) {
             self.plan.make(&self.readers, self.current, &self.heap, self.range);
         }
         Ok(status)
@@ -230,14 +238,13 @@ impl<P: PacketSource> Muxer<P> {
     fn land(&mut self) {
         if self.plan.forget() {
             self.last_ns = self.head(self.current).ns;
-            self.enter_heads();
+            self.enter_heads(self.plan.started_at());
         }
     }
 
-    /// Enters the heads anew after a plan was followed, which left them alone.
-    fn enter_heads(&mut self) {
-        // One of them is the current stream now, and the one that was current is none of them.
-        let was = self.plan.started_at();
+    /// Enters the heads anew after a plan was followed, which left them alone: one of them is the
+    /// current stream now, and the one that `was` current then is none of them.
+    fn enter_heads(&mut self, was: usize) {
         for head in &mut self.heap {
             if head.reader == self.current {
                 head.reader = was;
@@ -371,6 +378,10 @@ impl<P: PacketSource> Messages for Muxer<P> {
     fn skip_packet(&mut self) -> bool {
         self.land();
         self.readers.get_mut(self.current).is_some_and(StreamReader::skip_packet)
+    }
+
+    fn give_runs(&mut self, range: SliceRange, to: &mut dyn TakesRuns) -> Result<usize, Error> {
+        self.give_known(range, to)
     }
 
     fn take_warnings(&mut self) -> Vec<Warning> {

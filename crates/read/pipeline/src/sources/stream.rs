@@ -12,7 +12,7 @@ use sillage_ctf::{Columns, PacketDecoder, PacketInfo};
 
 use super::packets::{PacketPlace, PacketSource, PacketStep};
 use super::quirks::Quirks;
-use crate::messages::Status;
+use crate::messages::{Run, Status, TakesRuns};
 use crate::{Error, Oddity, Warning};
 
 /// What a reader stands on.
@@ -82,6 +82,8 @@ pub struct StreamReader<P> {
     stepping: bool,
     /// Times of the events at hand, by their position; those without a time and after are missing.
     times: Vec<i64>,
+    /// Whether none of these times is before the one in front of it.
+    sorted: bool,
     /// What is unusual and was not told yet, and what was told: once a stream is enough.
     warnings: Vec<Warning>,
     told: Told,
@@ -124,6 +126,7 @@ impl<P: PacketSource> StreamReader<P> {
             from_ns: None,
             stepping: false,
             times: Vec::new(),
+            sorted: false,
             warnings: Vec::new(),
             told: Told::default(),
         }
@@ -172,6 +175,28 @@ impl<P: PacketSource> StreamReader<P> {
             return &[];
         }
         self.times.get(self.decoder.position_at_hand()..).unwrap_or_default()
+    }
+
+    /// As [`times_at_hand`](Self::times_at_hand), if none goes back.
+    #[inline]
+    pub(crate) fn sorted_times_at_hand(&self) -> Option<&[i64]> {
+        self.sorted.then(|| self.times_at_hand())
+    }
+
+    /// Whether there are times at hand, and one goes back.
+    pub(crate) fn is_unsorted(&self) -> bool {
+        !self.sorted && !self.times_at_hand().is_empty()
+    }
+
+    /// Gives some of the events at hand, from the one `from` after the current one on.
+    pub(crate) fn give_run(&self, from: usize, count: usize, to: &mut dyn TakesRuns) -> Result<usize, Error> {
+        let times_ns = self.times_at_hand().get(from..from + count).unwrap_or_default();
+        to.run(&Run { stream: &self.stream, times_ns, columns: self.columns().part(from, count) })
+    }
+
+    /// Goes on by some of the events at hand.
+    pub(crate) fn pass(&mut self, count: usize) {
+        self.decoder.pass(count);
     }
 
     /// The events at hand, from the current one on, as columns.
@@ -233,10 +258,12 @@ impl<P: PacketSource> StreamReader<P> {
             let limit = i64::MAX.saturating_sub(base).cast_unsigned();
             if clocks.iter().fold(0, |all, clock| all | clock) <= limit {
                 self.times.extend(clocks.iter().map(|clock| base.wrapping_add_unsigned(*clock)));
+                self.sorted = is_sorted(clocks);
                 return;
             }
         }
         self.times.extend(clocks.iter().map_while(|clock| self.clock.ns(&self.stream, *clock)));
+        self.sorted = is_sorted(clocks);
     }
 
     /// Warnings since the last call.
@@ -566,6 +593,12 @@ impl<P: PacketSource> StreamReader<P> {
         self.stepping = false;
         Ok(true)
     }
+}
+
+/// Whether no clock is before the one in front of it; without a branch for each.
+fn is_sorted(clocks: &[u64]) -> bool {
+    let later = clocks.get(1..).unwrap_or_default();
+    clocks.iter().zip(later).fold(true, |sorted, (before, after)| sorted & (before <= after))
 }
 
 impl Clock {

@@ -10,6 +10,7 @@ mod naming;
 mod parts;
 mod stream;
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::{self, DirBuilder};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,7 @@ use sillage_ctf::writer::TraceWriter;
 use sillage_ctf::{Message, Packet};
 
 use super::Sink;
-use crate::Error;
+use crate::{Error, Run, TakesRuns};
 use stream::StreamSink;
 
 /// When LTTng's index files are written.
@@ -75,6 +76,7 @@ pub struct CtfSink {
     /// By number of the stream in its source; sources that are merged share numbers.
     streams: Vec<Vec<Entry>>,
     created: Vec<PathBuf>,
+    pause: Pause,
 }
 
 /// A stream that is written.
@@ -101,7 +103,13 @@ struct TraceDirectory {
 impl CtfSink {
     /// A sink that has written nothing yet.
     pub fn new(options: CtfOptions) -> Self {
-        Self { options, traces: Vec::new(), streams: Vec::new(), created: Vec::new() }
+        Self {
+            options,
+            traces: Vec::new(),
+            streams: Vec::new(),
+            created: Vec::new(),
+            pause: Pause::default(),
+        }
     }
 
     /// Directories of the traces that were begun since the last call (Babeltrace tells them to its
@@ -228,6 +236,10 @@ impl Sink for CtfSink {
         file.copy(trace, packet)
     }
 
+    fn as_runs(&mut self) -> Option<&mut dyn TakesRuns> {
+        Some(self)
+    }
+
     fn flush(&mut self) -> Result<(), Error> {
         for directory in &mut self.traces {
             directory.write_metadata()?;
@@ -243,6 +255,41 @@ impl Sink for CtfSink {
             entry.file.finish()?;
         }
         self.flush()
+    }
+}
+
+impl TakesRuns for CtfSink {
+    fn room(&self) -> usize {
+        self.pause.room()
+    }
+
+    fn run(&mut self, run: &Run<'_>) -> Result<usize, Error> {
+        let Some(place) = self.find(run.stream) else { return Ok(0) };
+        let count = self.streams[run.stream.index][place].file.run(run)?;
+        self.pause.told(count);
+        Ok(count)
+    }
+}
+
+/// Asks for no runs for some time after one of which nothing could be taken: where every record has
+/// to be written anew, offering them twice is in vain.
+#[derive(Debug, Default)]
+struct Pause(Cell<u32>);
+
+impl Pause {
+    const QUESTIONS: u32 = 64;
+
+    /// One question less, until there is room again.
+    fn room(&self) -> usize {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        if left == 0 { usize::MAX } else { 0 }
+    }
+
+    fn told(&self, taken: usize) {
+        if taken == 0 {
+            self.0.set(Self::QUESTIONS);
+        }
     }
 }
 

@@ -7,10 +7,11 @@ use sillage_ctf::writer::TraceWriter;
 use sillage_ctf::{Message, Packet};
 
 use super::stream::StreamSink;
-use super::{CtfOptions, CtfSink};
+use super::{CtfOptions, CtfSink, Pause};
 use crate::sinks::Sink;
 use crate::sinks::streams::{Watch, drain_each};
-use crate::{Error, Messages, Status, Warning};
+use crate::sources::SliceRange;
+use crate::{Error, Messages, Run, Status, TakesRuns, Warning};
 
 impl CtfSink {
     /// Writes streams, one in each sequence, on several threads. Streams of which nothing comes are
@@ -40,7 +41,8 @@ impl CtfSink {
             let Some((directory, file)) = files[index][place].take() else {
                 return Err(Error::Other("a stream comes twice".to_owned()));
             };
-            jobs.push((messages, Part { writer: &traces[directory].writer, file, options }));
+            let pause = Pause::default();
+            jobs.push((messages, Part { writer: &traces[directory].writer, file, options, pause }));
         }
         drain_each(jobs, threads, watch)?;
         self.finish()
@@ -93,6 +95,9 @@ impl<M: Messages> Messages for Begun<M> {
     fn skip_packet(&mut self) -> bool {
         self.messages.skip_packet()
     }
+    fn give_runs(&mut self, range: SliceRange, to: &mut dyn TakesRuns) -> Result<usize, Error> {
+        if self.is_first { Ok(0) } else { self.messages.give_runs(range, to) }
+    }
     fn take_warnings(&mut self) -> Vec<Warning> {
         self.messages.take_warnings()
     }
@@ -103,6 +108,19 @@ struct Part<'a> {
     writer: &'a TraceWriter,
     file: &'a mut StreamSink,
     options: &'a CtfOptions,
+    pause: Pause,
+}
+
+impl TakesRuns for Part<'_> {
+    fn room(&self) -> usize {
+        self.pause.room()
+    }
+
+    fn run(&mut self, run: &Run<'_>) -> Result<usize, Error> {
+        let count = self.file.run(run)?;
+        self.pause.told(count);
+        Ok(count)
+    }
 }
 
 impl Sink for Part<'_> {
@@ -120,6 +138,10 @@ impl Sink for Part<'_> {
 
     fn packet(&mut self, packet: &Packet<'_>) -> Result<(), Error> {
         self.file.copy(self.writer, packet)
+    }
+
+    fn as_runs(&mut self) -> Option<&mut dyn TakesRuns> {
+        Some(self)
     }
 
     fn flush(&mut self) -> Result<(), Error> {

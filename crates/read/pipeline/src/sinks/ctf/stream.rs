@@ -16,7 +16,7 @@ use sillage_ctf::writer::{PacketValues, PacketWriter, TraceWriter, patch_packet}
 use sillage_ctf::{Discarded, Event, Message, Packet, PacketInfo};
 
 use super::{CtfOptions, Index};
-use crate::Error;
+use crate::{Error, Run};
 
 /// A packet goes to the file in pieces of this size.
 const PIECE_BYTES: usize = 256 << 10;
@@ -196,6 +196,18 @@ impl StreamSink {
             self.write_pending()?;
         }
         Ok(())
+    }
+
+    /// Takes events of the packet that is open, up to the first that is unlike what was before it.
+    pub(super) fn run(&mut self, run: &Run<'_>) -> Result<usize, Error> {
+        if !self.writer.is_open() {
+            return Ok(0);
+        }
+        let count = self.writer.run(&run.columns);
+        if self.writer.pending_size_bytes() >= PIECE_BYTES {
+            self.write_pending()?;
+        }
+        Ok(count)
     }
 
     /// Opens a packet for events of a stream that has none; it ends with the stream.
