@@ -1,15 +1,20 @@
 //! What a recorded event costs: our events and ftrace's in turns, in one run, so that whatever else the
-//! machine does meets both. To be run pinned (`taskset -c 1`) and as root. Medians of the nanoseconds
-//! that each adds, and their ratio to ftrace's.
+//! machine does meets both. To be run pinned (`taskset -c 1`) and as root. Prints a line for each case:
+//! its name and the median of what it adds in nanoseconds (or takes, for floors and beginnings),
+//! separated by a tab. With the argument `spin` it makes system calls until it is killed.
 
+use sillage_bpf::{Assembler, Reg};
 use sillage_consumer::DoorbellMemory;
 use sillage_ring::{Geometry, HeaderForm, Kind};
 use sillage_tracer_kernel::filters::Filter;
+use sillage_tracer_kernel::sys::ProgramKind;
 use sillage_tracer_kernel::syscalls::{self, Abi, Side};
 use sillage_tracer_kernel::{Bell, Channel, Code, Field, Kernel, Recipe, contexts, events, statedump, sys};
 use std::error::Error;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +23,8 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 const CALLS: u32 = 10_000;
 const SWITCHES: u32 = 1_000;
 const ROUNDS: usize = 31;
+/// Processes of the state dump, beside those that are there.
+const PROCESSES: usize = 1000;
 /// Forty bytes, the zero included.
 const PATH: &std::ffi::CStr = c"/no/such/file/of/thirty-nine/characters";
 
@@ -117,19 +124,52 @@ fn added(work: Work, tracers: &mut [(&str, Box<dyn Tracer + '_>)]) -> Outcome<Ve
     Ok(differences.into_iter().map(median).collect())
 }
 
-fn show(title: &str, work: Work, mut tracers: Vec<(&str, Box<dyn Tracer + '_>)>) -> Outcome<()> {
-    let alone = median((0..ROUNDS).map(|_| work()).collect());
-    println!("{title}, alone {alone:.0} ns:");
+fn show(work: Work, floor: &str, mut tracers: Vec<(&str, Box<dyn Tracer + '_>)>) -> Outcome<()> {
+    if !floor.is_empty() {
+        println!("{floor}\t{:.1}", median((0..ROUNDS).map(|_| work()).collect()));
+    }
     let costs = added(work, &mut tracers)?;
-    // The last one is ftrace's.
-    let theirs = costs.last().copied().unwrap_or(f64::NAN);
     for ((name, _), cost) in tracers.iter().zip(&costs) {
-        println!("  {name}: +{cost:.0} ns, {:.2} of ftrace's", cost / theirs);
+        println!("{name}\t{cost:.1}");
     }
     Ok(())
 }
 
+/// A program that does nothing, on the hook of system calls: the kernel's own part.
+struct Empty(Option<std::os::fd::OwnedFd>);
+
+impl Tracer for Empty {
+    fn switch(&mut self, on: bool) -> Outcome<()> {
+        self.0 = None;
+        if on {
+            let mut asm = Assembler::new();
+            asm.mov(Reg::R0, 0);
+            asm.exit();
+            let program = sys::load_program(ProgramKind::RawTracepoint, &asm.finish()?, "empty")?;
+            self.0 = Some(sys::attach_raw(program.as_fd(), "sys_enter")?);
+        }
+        Ok(())
+    }
+}
+
+/// Other processes, gone when this is.
+struct Others(Vec<Child>);
+
+impl Drop for Others {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
 fn main() -> Outcome<()> {
+    if std::env::args().nth(1).as_deref() == Some("spin") {
+        loop {
+            getpid_ns();
+        }
+    }
     let kernel = Arc::new(Kernel::running()?);
     let tracefs = kernel.tracefs().ok_or("no tracefs")?;
     let instance = tracefs.join("instances").join(format!("sillage-cost-{}", std::process::id()));
@@ -171,58 +211,65 @@ fn measure(kernel: &Arc<Kernel>, instance: &std::path::Path) -> Outcome<()> {
     let status = entry("statx")?;
     let switch = events::find("sched_switch").ok_or("no such event")?;
     show(
-        "getpid",
         getpid_ns,
+        "floor: getpid",
         vec![
-            ("its entry", ours(&getpid, &[])?),
-            ("with seven contexts", ours(&getpid, &seven)?),
-            ("only another call's entry (the hook)", ours(&other, &[])?),
-            ("ftrace syscalls:sys_enter_getpid", ftrace("syscalls/sys_enter_getpid")),
-            ("ftrace raw_syscalls:sys_enter", ftrace("raw_syscalls/sys_enter")),
+            ("floor: empty program on the hook", Box::new(Empty(None))),
+            ("getpid's entry, ours", ours(&getpid, &[])?),
+            ("getpid's entry, ftrace", ftrace("raw_syscalls/sys_enter")),
+            ("getpid's entry, ftrace's event of the call", ftrace("syscalls/sys_enter_getpid")),
+            ("getpid's entry with seven contexts", ours(&getpid, &seven)?),
+            ("a call that nobody asked for", ours(&other, &[])?),
         ],
     )?;
+    {
+        let mut spinning = Command::new("taskset");
+        spinning.args(["-c", "0"]).arg(std::env::current_exe()?).arg("spin");
+        let _others = Others(vec![spinning.spawn()?]);
+        show(
+            getpid_ns,
+            "",
+            vec![
+                ("two CPUs: empty program on the hook", Box::new(Empty(None))),
+                ("two CPUs: getpid's entry, ours", ours(&getpid, &[])?),
+                ("two CPUs: getpid's entry, ftrace", ftrace("raw_syscalls/sys_enter")),
+            ],
+        )?;
+    }
     let filter = Filter::new(kernel, &status, "mask == 77")?;
     let (recipe, filter) = (status.clone(), Some(&filter));
     let rejecting: Box<dyn Tracer + '_> =
         Box::new(Ours { channel: channel()?, recipe, contexts: Vec::new(), filter });
     show(
-        "a call with a path of 40 bytes",
         status_ns,
+        "floor: statx",
         vec![
-            ("statx's entry with the path", ours(&status, &[])?),
-            ("rejected by a filter", rejecting),
-            ("ftrace raw_syscalls:sys_enter", ftrace("raw_syscalls/sys_enter")),
+            ("statx: empty program on the hook", Box::new(Empty(None))),
+            ("statx: entry with a path of 40 bytes, ours", ours(&status, &[])?),
+            ("statx: rejected by a filter", rejecting),
+            ("statx: ftrace, without the path", ftrace("raw_syscalls/sys_enter")),
         ],
     )?;
     show(
-        "a switch",
         switch_ns,
+        "floor: a switch",
         vec![
-            ("sched_switch", ours(switch, &[])?),
-            ("with seven contexts", ours(switch, &seven)?),
-            ("ftrace sched:sched_switch", ftrace("sched/sched_switch")),
+            ("sched_switch, ours", ours(switch, &[])?),
+            ("sched_switch, ftrace", ftrace("sched/sched_switch")),
+            ("sched_switch with seven contexts", ours(switch, &seven)?),
         ],
     )?;
-    enabling(kernel, &mut channel()?)
+    dump(&mut channel()?)
 }
 
-/// What it takes to begin.
-fn enabling(kernel: &Kernel, channel: &mut Channel) -> Outcome<()> {
-    let start = Instant::now();
-    let tables: Vec<&Recipe> = events::all().filter(|recipe| kernel.recipe(&recipe.name).is_some()).collect();
-    for (id, recipe) in tables.iter().enumerate().take(12) {
-        channel.enable(recipe, id as u32, &[], &[])?;
-    }
-    println!("twelve events enabled in {:?}", start.elapsed());
-    channel.stop()?;
-    let start = Instant::now();
-    for (id, recipe) in syscalls::recipes(Abi::Native).enumerate() {
-        channel.enable(&recipe, id as u32, &[], &[])?;
-    }
-    println!("all system calls of 64-bit programs, both ends, enabled in {:?}", start.elapsed());
-    channel.stop()?;
-    let start = Instant::now();
-    statedump::run(channel, &[], |_| Some(1))?;
-    println!("state dump in {:?}", start.elapsed());
+/// The state dump of a machine with a thousand processes, in milliseconds.
+fn dump(channel: &mut Channel) -> Outcome<()> {
+    let sleeper = |_| Command::new("sleep").arg("600").stdout(Stdio::null()).spawn();
+    let _others = Others((0..PROCESSES).map(sleeper).collect::<Result<_, _>>()?);
+    let times = (0..5).map(|_| {
+        let start = Instant::now();
+        statedump::run(channel, &[], |_| Some(1)).map(|_| start.elapsed().as_secs_f64() * 1e3)
+    });
+    println!("state dump, ms\t{:.1}", median(times.collect::<Result<_, _>>()?));
     Ok(())
 }

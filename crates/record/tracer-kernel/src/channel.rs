@@ -81,6 +81,9 @@ struct Enabled {
     attached: Attached,
 }
 
+/// An event that [`Channel::prepare`] loaded.
+pub struct Prepared(Enabled);
+
 /// How an event is attached.
 enum Attached {
     /// By a descriptor of its own; closing it detaches.
@@ -215,6 +218,22 @@ impl Channel {
         contexts: &[Field],
         guards: &[Guard<'_>],
     ) -> Result<(), TracerError> {
+        let prepared = self.prepare(recipe, event_id, contexts, guards)?;
+        self.adopt(prepared)
+    }
+
+    /// Loads an event and attaches it, if it hangs on a descriptor of its own; for [`Channel::adopt`]. It
+    /// records from here on, but for system calls. May be called from many threads at once.
+    ///
+    /// # Errors
+    /// As `enable`.
+    pub fn prepare(
+        &self,
+        recipe: &Recipe,
+        event_id: u32,
+        contexts: &[Field],
+        guards: &[Guard<'_>],
+    ) -> Result<Prepared, TracerError> {
         let recipe = &*self.resolved(recipe)?;
         let program = self.load(recipe, event_id, contexts, guards)?;
         let attached = match &recipe.hook {
@@ -224,18 +243,26 @@ impl Channel {
             }
             Hook::Format { .. } | Hook::Iterator(_) | Hook::Payload => return Err(unfit(recipe)),
             Hook::Record { id, .. } => Attached::Link { _link: sys::attach_record(program.as_fd(), *id)? },
-            Hook::Syscall { abi, side, number } => {
-                let slot = &mut self.dispatches[*side as usize];
-                if slot.is_none() {
-                    *slot = Some(Dispatch::attach(&self.kernel, *side)?);
-                }
-                if let Some(dispatch) = slot {
-                    dispatch.set(*abi, *number, program.as_fd())?;
-                }
-                Attached::Syscall(*side, *abi, *number)
-            }
+            Hook::Syscall { abi, side, number } => Attached::Syscall(*side, *abi, *number),
         };
-        self.enabled.push(Enabled { event_id, program, attached });
+        Ok(Prepared(Enabled { event_id, program, attached }))
+    }
+
+    /// Takes a prepared event; what was not taken is detached when it is dropped.
+    ///
+    /// # Errors
+    /// As `enable`.
+    pub fn adopt(&mut self, Prepared(enabled): Prepared) -> Result<(), TracerError> {
+        if let Attached::Syscall(side, abi, number) = enabled.attached {
+            let slot = &mut self.dispatches[side as usize];
+            if slot.is_none() {
+                *slot = Some(Dispatch::attach(&self.kernel, side)?);
+            }
+            if let Some(dispatch) = slot {
+                dispatch.set(abi, number, enabled.program.as_fd())?;
+            }
+        }
+        self.enabled.push(enabled);
         Ok(())
     }
 

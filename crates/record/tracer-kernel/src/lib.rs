@@ -29,6 +29,7 @@
 //! | [`bell`] | wakes the consumer when a sub-buffer is full |
 //! | [`metadata`] | the trace's description in LTTng's words |
 //! | [`tracefs`] | the other back end: the kernel's own tracing, transcoded, where eBPF cannot be had |
+//! | [`parallel`] | loads on all processors |
 //! | [`sys`] | the few calls of bpf(2), with errors that name what is missing |
 //!
 //! Nothing is pinned: what is attached hangs on descriptors of this process and ends with it. It knows
@@ -46,6 +47,7 @@ pub mod format;
 pub mod guard;
 pub mod kernel;
 pub mod metadata;
+pub mod parallel;
 pub mod program;
 pub mod recipe;
 pub mod statedump;
@@ -56,7 +58,7 @@ pub mod trackers;
 
 pub use bell::Bell;
 pub use catalogue::{Catalogue, CatalogueError};
-pub use channel::{Channel, Loss, TracerError};
+pub use channel::{Channel, Loss, Prepared, TracerError};
 pub use code::{Code, GenerateError};
 pub use kernel::{BackEnd, Kernel};
 pub use recipe::{Field, Hook, Recipe};

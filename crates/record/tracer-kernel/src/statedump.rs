@@ -10,11 +10,15 @@ mod machine;
 use crate::channel::{Channel, TracerError};
 use crate::code::{Code, GenerateError, STRING_BYTES_MAX, helper};
 use crate::fields;
+use crate::parallel;
+use crate::program::Guard;
 use crate::recipe::{
     Expr, Field, Hook, Recipe, S32, Type, U8, U16, U32, arg, at, custom, hex64, int, s32, text, u32, u64,
 };
+use crate::sys;
 use sillage_bpf::{Alu, Cond, Reg, Width};
 use std::borrow::Cow;
+use std::os::fd::AsFd;
 
 use Reg::*;
 
@@ -201,26 +205,38 @@ pub fn run(
     contexts: &[Field],
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<Vec<String>, TracerError> {
-    let mut missing = Vec::new();
+    let mut all: Vec<(&Recipe, u32, u32)> = Vec::new();
     for recipe in EVENTS {
         let Some(id) = id_of(&recipe.name) else { continue };
-        let result = match &recipe.hook {
-            Hook::Iterator(_) => channel.iterate(recipe, id, contexts, &[]),
-            _ => channel.record(recipe, id, contexts, &machine::payloads(&recipe.name)),
-        };
-        match result {
-            Err(TracerError::Recipe { event, error }) => missing.push(format!("{event}: {error}")),
-            other => other?,
-        }
+        all.push((recipe, id, 0));
         if recipe.name == PID_NAMESPACE {
-            for (level, recipe) in &DEEPER {
-                let guard = |code: &mut Code<'_>, no| {
-                    code.value(&at(1, "thread_pid->level"))?;
-                    code.asm.jump_if(Cond::Lt, R1, *level as i32, no);
-                    Ok(())
-                };
-                channel.iterate(recipe, id, contexts, &[&guard])?;
+            all.extend(DEEPER.iter().map(|(level, recipe)| (recipe, id, *level)));
+        }
+    }
+    // Checking the programs takes the kernel longer than running them.
+    let programs = parallel::each(&all, |(recipe, id, level)| {
+        let guard = |code: &mut Code<'_>, no| {
+            code.value(&at(1, "thread_pid->level"))?;
+            code.asm.jump_if(Cond::Lt, R1, *level as i32, no);
+            Ok(())
+        };
+        let guards: &[Guard<'_>] = if *level > 0 { &[&guard] } else { &[] };
+        channel.load(recipe, *id, contexts, guards)
+    });
+    let mut missing = Vec::new();
+    for ((recipe, ..), program) in all.iter().zip(programs) {
+        let program = match program {
+            Err(TracerError::Recipe { event, error }) => {
+                missing.push(format!("{event}: {error}"));
+                continue;
             }
+            other => other?,
+        };
+        match &recipe.hook {
+            Hook::Iterator(_) => sys::iterate(program.as_fd())?,
+            _ => machine::payloads(&recipe.name)
+                .iter()
+                .try_for_each(|payload| sys::run_with(program.as_fd(), payload))?,
         }
     }
     Ok(missing)

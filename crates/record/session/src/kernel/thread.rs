@@ -13,7 +13,9 @@ use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
 use sillage_tracer_kernel::program::Guard;
 use sillage_tracer_kernel::tracefs::Recorder;
 use sillage_tracer_kernel::trackers::{Followed, Trackers};
-use sillage_tracer_kernel::{Catalogue, Channel, Code, Field, GenerateError, Kernel, guard, statedump};
+use sillage_tracer_kernel::{
+    Catalogue, Channel, Code, Field, GenerateError, Kernel, Prepared, guard, parallel, statedump,
+};
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -230,16 +232,14 @@ impl Thread {
         let gone: Vec<u32> = gone.map(|event| event.event_id).collect();
         gone.into_iter().for_each(|event_id| recording.channel.disable(event_id));
         let new: Vec<&Wanted> = events.iter().filter(|event| !recording.events.contains(event)).collect();
-        let mut dumps = false;
         let Recording { channel, contexts, trackers, include_self, .. } = recording;
         let left_out = (!*include_self).then_some(*own);
         let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref(), left_out };
-        for event in new {
-            if catalogue.is_dumped(&event.name) {
-                dumps = true;
-            } else if let Err(text) = setting.enable(channel, event) {
-                trouble(format!("event {} is not recorded: {text}", event.name));
-            }
+        let (dumped, recorded): (Vec<&Wanted>, Vec<&Wanted>) =
+            new.into_iter().partition(|event| catalogue.is_dumped(&event.name));
+        let dumps = !dumped.is_empty();
+        for (event, text) in setting.enable(channel, &recorded) {
+            trouble(format!("event {event} is not recorded: {text}"));
         }
         if dumps {
             let id_of =
@@ -277,10 +277,9 @@ impl Thread {
         let left_out = (!*include_self).then_some(*own);
         let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref(), left_out };
         channel.replace(|channel| {
-            for event in events.iter().filter(|event| !catalogue.is_dumped(&event.name)) {
-                if let Err(text) = setting.enable(channel, event) {
-                    trouble(format!("event {} is not recorded any more: {text}", event.name));
-                }
+            let recorded = events.iter().filter(|event| !catalogue.is_dumped(&event.name));
+            for (event, text) in setting.enable(channel, &recorded.collect::<Vec<_>>()) {
+                trouble(format!("event {event} is not recorded any more: {text}"));
             }
         });
     }
@@ -304,8 +303,21 @@ struct Setting<'a> {
 }
 
 impl Setting<'_> {
-    /// Loads and attaches an event.
-    fn enable(&self, channel: &mut Channel, event: &Wanted) -> Result<(), String> {
+    /// Loads and attaches events, on all processors; returns those that could not be, and why.
+    fn enable<'e>(&self, channel: &mut Channel, events: &[&'e Wanted]) -> Vec<(&'e str, String)> {
+        let all = parallel::each(events, |event| self.prepare(channel, event));
+        let mut refused = Vec::new();
+        for (event, prepared) in events.iter().zip(all) {
+            let adopted = prepared.and_then(|prepared| {
+                prepared.map_or(Ok(()), |prepared| channel.adopt(prepared).map_err(|error| error.to_string()))
+            });
+            refused.extend(adopted.err().map(|text| (&*event.name, text)));
+        }
+        refused
+    }
+
+    /// Loads an event; nothing if no record of it could pass its filters.
+    fn prepare(&self, channel: &Channel, event: &Wanted) -> Result<Option<Prepared>, String> {
         let recipe = self.catalogue.recipe(self.kernel, &event.name).map_err(|error| error.to_string())?;
         let mut filters = Vec::new();
         for text in &event.filters {
@@ -317,7 +329,7 @@ impl Setting<'_> {
             }
         }
         if filters.is_empty() && !event.filters.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let not_us = self.left_out.map(guard::not_of);
         let follows =
@@ -329,8 +341,8 @@ impl Setting<'_> {
         if !filters.is_empty() {
             guards.push(&passes);
         }
-        let enabled = channel.enable(&recipe, event.event_id, self.contexts, &guards);
-        enabled.map_err(|error| error.to_string())
+        let prepared = channel.prepare(&recipe, event.event_id, self.contexts, &guards);
+        prepared.map(Some).map_err(|error| error.to_string())
     }
 }
 
