@@ -6,11 +6,12 @@
 //! nothing is allocated beside what the caller's vectors need.
 
 use super::packet::PacketDecoder;
-use super::plan::Node;
+use super::plan::{Node, Plan};
 use super::records::Record;
-use super::runs::{Kind, Leaf};
-use super::walk::FieldVisitor;
-use crate::model::{EventClass, Scope, StreamClass};
+use super::runs::{self, Kind, Leaf};
+use super::table::Value;
+use super::walk::{FieldVisitor, Scalars};
+use crate::model::{EventClass, FieldKind, Scope, StreamClass, StringEncoding};
 
 /// Records at hand as columns; see [`PacketDecoder::columns`].
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +31,8 @@ pub struct Picked {
     node: usize,
     /// Its place in the scope, when that does not depend on data.
     leaf: Option<Leaf>,
+    /// See [`is_plain`](Self::is_plain).
+    is_plain: bool,
 }
 
 impl Picked {
@@ -44,9 +47,60 @@ impl Picked {
             _ => return None,
         };
         let inside = |node: &&Node| node.id != 0 && node.parent == 0 && &*node.name == name;
-        let node = plan.nodes.iter().find(inside)?.id;
+        let found = plan.nodes.iter().find(inside)?;
+        let node = found.id;
         let leaf = plan.whole.as_ref().and_then(|whole| whole.leaf(node));
-        Some(Self { event_class: u32::try_from(event_class).ok()?, scope, node, leaf })
+        let is_plain = found.class.visible
+            && match &found.class.kind {
+                FieldKind::Integer(_) | FieldKind::Bool(_) | FieldKind::BitArray(_) => true,
+                FieldKind::Float(_) | FieldKind::Blob(_) => true,
+                FieldKind::String(class) => class.encoding == StringEncoding::Utf8,
+                _ => false,
+            };
+        Some(Self { event_class: u32::try_from(event_class).ok()?, scope, node, leaf, is_plain })
+    }
+
+    /// Whether it is a value by itself that lies in the packet as it is told, so that
+    /// [`Event::picked`](crate::Event::picked) gives it.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// The value in a decoder's current record.
+    #[inline]
+    pub(crate) fn read<'a>(
+        &self,
+        decoder: &PacketDecoder,
+        class: &StreamClass,
+        data: &'a [u8],
+    ) -> Option<Value<'a>> {
+        let record = decoder.record().filter(|record| record.class == self.event_class && self.is_plain)?;
+        if let Some(leaf) = &self.leaf
+            && let Some((plan, start)) = self.start(class, record)
+            && let Some(bytes) = plan.whole.as_ref().and_then(|whole| whole.bytes(data, start))
+        {
+            match leaf.kind {
+                Kind::Number | Kind::Odd | Kind::Kept if leaf.sign != 0 => {
+                    return Some(Value::Signed(leaf.number(bytes).cast_signed()));
+                }
+                Kind::Number | Kind::Odd | Kind::Kept => return Some(Value::Unsigned(leaf.number(bytes))),
+                Kind::Text => return Some(Value::Text(runs::text(leaf, bytes))),
+                _ => {}
+            }
+        }
+        let mut visitor = PlainAt { node: self.node, data, value: None };
+        decoder.visit(class, data, self.scope, &mut visitor);
+        visitor.value
+    }
+
+    fn start<'a>(&self, class: &'a StreamClass, record: &Record) -> Option<(&'a Plan, u64)> {
+        let event = class.event_classes.get(self.event_class as usize)?;
+        let (plan, start) = match self.scope {
+            Scope::CommonContext => (&class.plan.common, 0),
+            Scope::SpecificContext => (&event.plan.specific, 1),
+            _ => (&event.plan.payload, 2),
+        };
+        Some((plan, record.at + u64::from(record.starts[start])))
     }
 }
 
@@ -210,6 +264,55 @@ impl FieldVisitor for ValueAt {
         if node.id == self.node {
             self.real.get_or_insert(value);
         }
+    }
+}
+
+/// Keeps the first value of a plain field.
+struct PlainAt<'a> {
+    node: usize,
+    data: &'a [u8],
+    value: Option<Value<'a>>,
+}
+
+impl<'a> PlainAt<'a> {
+    fn keep(&mut self, node: &Node, value: Value<'a>) {
+        if node.id == self.node {
+            self.value.get_or_insert(value);
+        }
+    }
+
+    /// The part of the packet that a visitor was given, for longer than it was given.
+    fn part(&self, part: &[u8]) -> &'a [u8] {
+        let from = (part.as_ptr() as usize).wrapping_sub(self.data.as_ptr() as usize);
+        let to = from.wrapping_add(part.len());
+        self.data.get(from..to).filter(|found| *found == part).unwrap_or_default()
+    }
+}
+
+impl FieldVisitor for PlainAt<'_> {
+    fn unsigned(&mut self, node: &Node, value: u64) {
+        self.keep(node, Value::Unsigned(value));
+    }
+    fn signed(&mut self, node: &Node, value: i64) {
+        self.keep(node, Value::Signed(value));
+    }
+    fn boolean(&mut self, node: &Node, value: bool) {
+        self.keep(node, Value::Bool(value));
+    }
+    fn bits(&mut self, node: &Node, value: u64) {
+        self.keep(node, Value::Bits(value));
+    }
+    fn real(&mut self, node: &Node, value: f64) {
+        self.keep(node, Value::Real(value));
+    }
+    fn text(&mut self, node: &Node, value: &[u8]) {
+        self.keep(node, Value::Text(self.part(value)));
+    }
+    fn blob(&mut self, node: &Node, value: &[u8]) {
+        self.keep(node, Value::Blob(self.part(value)));
+    }
+    fn scalars(&mut self, _: &Node, _: Scalars<'_>) -> bool {
+        true
     }
 }
 

@@ -177,7 +177,7 @@ fn report_other<V: FieldVisitor>(
 
 /// Text up to its first NUL.
 #[inline]
-fn text<'a>(leaf: &Leaf, bytes: &'a [u8]) -> &'a [u8] {
+pub(super) fn text<'a>(leaf: &Leaf, bytes: &'a [u8]) -> &'a [u8] {
     let from = leaf.byte as usize;
     let text = bytes.get(from..from + leaf.more as usize).unwrap_or_default();
     text.get(..nul_byte_at(text).unwrap_or(text.len())).unwrap_or_default()
