@@ -2,6 +2,7 @@
 //! program's start; each beside LTTng's.
 
 use super::peers::{Channel, Peer, compile, scratch};
+use super::quiet::Quiet;
 use super::report::{Section, median};
 use crate::build::{Built, run};
 use anyhow::Context;
@@ -23,16 +24,17 @@ pub fn run_benchmark(built: &Built) -> anyhow::Result<()> {
     let (lttng, sillage) = (Peer::lttng()?, Peer::sillage(built)?);
     sillage.verb(&["create", "warm"])?;
     sillage.verb(&["destroy", "warm"])?;
+    let mut quiet = Quiet::new(&traced)?;
     let mut rows = Vec::new();
     let mut row = |name: &str, theirs: f64, ours: f64, unit: &str| {
         rows.push(vec![name.to_string(), format!("{theirs:.2} {unit}"), format!("{ours:.2} {unit}")]);
     };
-    let (theirs, ours) = starts(&[&lttng, &sillage], &plain, &traced)?;
+    let (theirs, ours) = quiet.run(|| starts(&[&lttng, &sillage], &plain, &traced))?;
     row("added to a program's start, daemon without session", theirs, ours, "ms");
     for peer in [&lttng, &sillage] {
         peer.start(CHANNEL, &["bench:*"])?;
     }
-    let (theirs, ours) = starts(&[&lttng, &sillage], &plain, &traced)?;
+    let (theirs, ours) = quiet.run(|| starts(&[&lttng, &sillage], &plain, &traced))?;
     row("added to a program's start, with a session", theirs, ours, "ms");
     row(
         "resident memory, one session (without shared memory)",
@@ -53,17 +55,18 @@ pub fn run_benchmark(built: &Built) -> anyhow::Result<()> {
         &["stop", "x"],
         &["destroy", "x"],
     ] {
-        let (theirs, ours) = (control_ms(&lttng, verb)?, control_ms(&sillage, verb)?);
+        let (theirs, ours) = quiet.run(|| Ok((control_ms(&lttng, verb)?, control_ms(&sillage, verb)?)))?;
         row(&format!("`{}`", verb[0]), theirs, ours, "ms");
     }
     drop((lttng, sillage));
-    let ours = without_daemon(built, &plain, &traced)?;
+    let ours = quiet.run(|| without_daemon(built, &plain, &traced))?;
     rows.push(vec!["added to a program's start, no daemon".into(), "–".into(), format!("{ours:.2} ms")]);
     std::fs::remove_dir_all(out)?;
     let mut section = Section::new("daemon: what it costs");
-    section.paragraph(
-        "Medians; starts are of a program with five tracepoints against the same program without.",
-    );
+    section.paragraph(&format!(
+        "Medians; starts are of a program with five tracepoints against the same program without. {}",
+        quiet.share()
+    ));
     section.table(&["what", "LTTng", "Sillage"], &rows);
     section.keep()
 }

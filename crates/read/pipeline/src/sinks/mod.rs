@@ -26,7 +26,7 @@ pub use json::JsonLines;
 pub use output::{Output, write_all_to};
 pub use perfetto::Perfetto;
 pub use stats::{EventStats, Stats, StreamStats};
-pub use time::{WallClock, Zone};
+pub use time::{WallClock, Zone, local_time_zone};
 
 use crate::sources::SliceRange;
 use crate::{Error, Messages, Run, Status, TakesRuns};

@@ -22,7 +22,7 @@ pub enum Zone {
 impl Zone {
     /// The zone of the machine: `TZ`, else the system's setting.
     pub fn local() -> Self {
-        Self::Local(TimeZone::system())
+        Self::Local(local_time_zone())
     }
 
     fn offset_s(&self, second: i64) -> i64 {
@@ -33,6 +33,14 @@ impl Zone {
             }
         }
     }
+}
+
+/// The zone of the machine: `TZ`, else the system's setting. The setting's own file is enough where it
+/// is one: to find its name, the library would read the whole data base of zones first.
+pub fn local_time_zone() -> TimeZone {
+    let setting = || TimeZone::tzif("Local", &std::fs::read("/etc/localtime").ok()?).ok();
+    let zone = if std::env::var_os("TZ").is_none() { setting() } else { None };
+    zone.unwrap_or_else(TimeZone::system)
 }
 
 /// Writes times of day.

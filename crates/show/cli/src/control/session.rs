@@ -2,8 +2,9 @@
 
 use super::{Context, ERROR, FINE, Outcome, WARNING, code, error, is, totals, warning};
 use clap::Args;
-use jiff::Zoned;
+use jiff::Timestamp;
 use sillage_control::{Client, ControlError, ErrorCode};
+use sillage_pipeline::sinks::local_time_zone;
 use std::path::PathBuf;
 
 /// `create [NAME] [--output DIR]`
@@ -69,7 +70,7 @@ pub struct Naming {
 impl Naming {
     /// LTTng's: `auto-DATE-TIME` without a name; `NAME-DATE-TIME` under the traces without a directory.
     pub fn new(context: &Context, name: Option<&str>, output: Option<PathBuf>) -> Naming {
-        let now = Zoned::now();
+        let now = Timestamp::now().to_zoned(local_time_zone());
         let date = now.strftime("%Y%m%d-%H%M%S").to_string();
         let (name, dir) = match name {
             Some(name) => (name.to_owned(), format!("{name}-{date}")),
