@@ -38,6 +38,8 @@ pub enum Instrumentation {
     Function(String),
     /// One place in a program's code, `[elf:]PATH:SYMBOL` or `sdt:PATH:PROVIDER:NAME`.
     UserspaceProbe(String),
+    /// Entry and return of a function of a program, `[elf:]PATH:SYMBOL` (not LTTng's).
+    UserspaceFunction(String),
 }
 
 /// One event rule of a channel. Two rules are the same rule when all but `enabled` is equal.

@@ -108,6 +108,8 @@ error_codes! {
     NeedChannel = 83, "Non-default channel exists within session: channel name needs to be specified with '-c name'";
     /// Channels cannot join a session that ran.
     StartedOnce = 93, "Tracing has already been started once";
+    /// A name that no event can have.
+    EventName = 112, "Invalid event name";
     /// The value is in the inclusion set.
     AttributeExists = 114, "Process attribute is already tracked";
     /// The value is not in the inclusion set.

@@ -172,20 +172,26 @@ fn get_origin(r: &mut Reader<'_>) -> Result<Origin, DecodeError> {
 fn put_class(w: &mut Writer, class: &Class) {
     match class {
         Class::Tracepoint(tracepoint) => {
-            w.bool(false);
+            w.u8(0);
             put_tracepoint(w, tracepoint);
         }
         Class::Kernel(name) => {
-            w.bool(true);
+            w.u8(1);
             w.str(name);
+        }
+        Class::Probe(words) => {
+            w.u8(2);
+            w.str(words);
         }
     }
 }
 
 fn get_class(r: &mut Reader<'_>) -> Result<Class, DecodeError> {
-    Ok(match r.bool()? {
-        false => Class::Tracepoint(Arc::new(get_tracepoint(r)?)),
-        true => Class::Kernel(r.string(NAME_BYTES_MAX)?.into()),
+    Ok(match r.u8()? {
+        0 => Class::Tracepoint(Arc::new(get_tracepoint(r)?)),
+        1 => Class::Kernel(r.string(NAME_BYTES_MAX)?.into()),
+        2 => Class::Probe(r.string(2 * PATH_BYTES_MAX)?.into()),
+        n => return r.unknown("event class", n),
     })
 }
 

@@ -22,6 +22,8 @@ pub enum Class {
     Tracepoint(Arc<Tracepoint>),
     /// An event of the kernel, by name: there is one kernel.
     Kernel(Arc<str>),
+    /// An event of a probe: name, place and fields, in words.
+    Probe(Arc<str>),
 }
 
 /// Ids of one channel's event classes.

@@ -215,7 +215,7 @@ fn syscall_events() -> BTreeMap<String, Origin> {
 }
 
 /// Names that somebody who typed `name` may have meant, the nearest first.
-fn near<'a>(names: impl Iterator<Item = &'a str>, name: &str) -> Vec<String> {
+pub(crate) fn near<'a>(names: impl Iterator<Item = &'a str>, name: &str) -> Vec<String> {
     let most = (name.len() / 3).max(2);
     let mut near: Vec<(usize, &str)> = names
         .filter_map(|known| {

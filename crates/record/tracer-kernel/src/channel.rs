@@ -9,6 +9,7 @@ use crate::code::{GenerateError, Reads, iterated};
 use crate::dispatch::Dispatch;
 use crate::format::FormatError;
 use crate::kernel::Kernel;
+use crate::probes::{self, ProbeError};
 use crate::program::{self, CLOSED, Guard, Maps, SLACK_BYTES, STAGE_BYTES, STAGES, Spec};
 use crate::recipe::{Field, Hook, Recipe};
 use crate::sys::{self, MapKind, MapSpec, Page, ProgramKind, SysError, number};
@@ -40,6 +41,9 @@ pub enum TracerError {
         /// The reason.
         error: GenerateError,
     },
+    /// The kernel has no such probes.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     /// A record's format is not what the recipe expects.
     #[error("{event}: {error}")]
     Format {
@@ -242,6 +246,9 @@ impl Channel {
                 Attached::Link { _link: sys::attach_typed(program.as_fd()).or_else(raw)? }
             }
             Hook::Format { .. } | Hook::Iterator(_) | Hook::Payload => return Err(unfit(recipe)),
+            Hook::Code(site) => {
+                Attached::Link { _link: sys::attach_probe(program.as_fd(), probes::unit(site.unit)?, site)? }
+            }
             Hook::Record { id, .. } => Attached::Link { _link: sys::attach_record(program.as_fd(), *id)? },
             Hook::Syscall { abi, side, number } => Attached::Syscall(*side, *abi, *number),
         };
@@ -330,6 +337,7 @@ impl Channel {
             Hook::Payload => ProgramKind::RawTracepoint,
             Hook::Format { .. } => return Err(unfit(recipe)),
             Hook::Record { .. } => ProgramKind::TracepointRecord,
+            Hook::Code(_) => ProgramKind::Probe,
         };
         let maps = Maps {
             rings: number(&self.rings),

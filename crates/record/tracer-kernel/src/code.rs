@@ -50,6 +50,7 @@ pub(crate) mod helper {
     pub(crate) const READ_KERNEL_STRING: i32 = 115;
     pub(crate) const RINGBUF_OUTPUT: i32 = 130;
     pub(crate) const CURRENT_TASK: i32 = 158;
+    pub(crate) const FUNCTION_IP: i32 = 173;
 }
 
 /// Why a recipe gives no program on this kernel.
@@ -302,8 +303,17 @@ impl<'a> Code<'a> {
                 return Err(GenerateError::Mismatch("a record's field outside of a record"));
             }
             Expr::Counter(map) => self.counter(map),
+            Expr::Register(name) => self.register(name)?,
+            Expr::Operand(operand) => operand.fetch(self)?,
             Expr::Custom(emit) => emit(self)?,
         }
+        Ok(())
+    }
+
+    /// R1 = a register where a probe was hit, by the kernel's name of it. Loses nothing else.
+    pub(crate) fn register(&mut self, name: &'static str) -> Result<(), GenerateError> {
+        let offset = self.offset_of("pt_regs", name)?;
+        self.asm.load(Width::B8, R1, R6, offset as i16);
         Ok(())
     }
 

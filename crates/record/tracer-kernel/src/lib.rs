@@ -19,6 +19,7 @@
 //! | [`filters`] | LTTng's filter language as guards in front of a record |
 //! | [`trackers`] | whom a session follows, as a guard whose sets change while it is attached |
 //! | [`statedump`] | what the machine looks like when recording begins |
+//! | [`probes`] | events at places in programs' and the kernel's code |
 //! | [`format`] | a recipe from a tracepoint's record format, for what has no table |
 //! | [`code`] | values and fields as instructions; what custom emitters write with |
 //! | [`program`] | guards (filters), reserve, header, commit: the ring contract's kind ebpf |
@@ -48,6 +49,7 @@ pub mod guard;
 pub mod kernel;
 pub mod metadata;
 pub mod parallel;
+pub mod probes;
 pub mod program;
 pub mod recipe;
 pub mod statedump;

@@ -113,7 +113,7 @@ pub fn generate(spec: &Spec<'_>, reads: Reads) -> Result<Vec<Insn>, GenerateErro
         Hook::Tracepoint(name) => arguments(spec.btf, name)?,
         Hook::Syscall { side, .. } => arguments(spec.btf, side.tracepoint())?,
         Hook::Iterator(name) => iterated(spec.btf, name)?.1,
-        Hook::Record { .. } | Hook::Format { .. } | Hook::Payload => Vec::new(),
+        Hook::Record { .. } | Hook::Format { .. } | Hook::Payload | Hook::Code(_) => Vec::new(),
     };
     let fixed = || spec.contexts.iter().chain(spec.recipe.fields.iter());
     let fixed: Option<u32> = fixed().map(|field| field.ty.fixed_bytes()).sum();

@@ -22,6 +22,7 @@
 //! this kernel, and says which field.
 
 use crate::code::{Code, GenerateError};
+use crate::probes::Operand;
 use crate::syscalls::{Abi, Side};
 use sillage_bpf::Alu;
 use std::borrow::Cow;
@@ -85,6 +86,8 @@ pub enum Hook {
     Iterator(&'static str),
     /// This process hands the payload over, for as many records as it likes.
     Payload,
+    /// A place in code.
+    Code(Site),
     /// One end of a system call.
     Syscall {
         /// Whose numbers.
@@ -94,6 +97,30 @@ pub enum Hook {
         /// The number; None for all that no table has.
         number: Option<u32>,
     },
+}
+
+/// Whose code a probe is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Unit {
+    /// The kernel's own.
+    Kernel,
+    /// Programs'.
+    User,
+}
+
+/// A place in code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Site {
+    /// Whose.
+    pub unit: Unit,
+    /// A file of programs' code; a symbol of the kernel, or nothing for an address.
+    pub place: Name,
+    /// Offset in the file or from the symbol, in bytes; or the address.
+    pub offset: u64,
+    /// Where in the file a counter of those who listen is; 0: nowhere.
+    pub semaphore: u64,
+    /// Not the place but the return of the function that begins there.
+    pub returns: bool,
 }
 
 /// One field of a payload or context.
@@ -327,6 +354,10 @@ pub enum Expr {
     NamedOr(&'static [&'static str], i64),
     /// What a counter of perf has counted on this CPU: descriptor of the map of its events.
     Counter(i32),
+    /// A register where a probe was hit, by its name in `struct pt_regs` (for [`Hook::Code`]).
+    Register(&'static str),
+    /// An argument of a probe (for [`Hook::Code`]).
+    Operand(Operand),
     /// Computed by a function, which leaves it in R1.
     Custom(Emitter),
 }

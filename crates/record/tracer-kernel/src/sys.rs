@@ -3,7 +3,9 @@
 //! All `unsafe` of this crate stands here. Every object is a descriptor: when it is closed, what it
 //! attached is gone.
 
+use crate::recipe::Site;
 use sillage_bpf::Insn;
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -12,8 +14,8 @@ use thiserror::Error;
 
 /// Bytes of the verifier's log that are kept.
 const LOG_BYTES: usize = 1 << 20;
-/// Bytes of the log's end that an error shows: the reason stands there.
-const LOG_SHOWN_BYTES: usize = 600;
+/// Characters of the verifier's reason that an error shows.
+const REASON_CHARACTERS: usize = 160;
 
 const MAP_CREATE: i32 = 0;
 const MAP_UPDATE: i32 = 2;
@@ -45,7 +47,7 @@ pub enum SysError {
         name: String,
         /// The kernel's answer.
         error: io::Error,
-        /// The end of the verifier's log.
+        /// The verifier's last words.
         reason: String,
         /// The whole log.
         log: String,
@@ -259,6 +261,8 @@ pub enum ProgramKind {
     Iterator(u32),
     /// The record of a tracepoint.
     TracepointRecord,
+    /// A place in code: its context is the registers.
+    Probe,
 }
 
 /// Loads a program.
@@ -269,6 +273,7 @@ pub fn load_program(kind: ProgramKind, insns: &[Insn], name: &str) -> Result<Own
     const TRACING: u32 = 26;
     const TRACE_RAW_TRACEPOINT: u32 = 23;
     const TRACE_ITERATOR: u32 = 28;
+    const PROBE: u32 = 2;
     const TRACEPOINT: u32 = 5;
     const RAW_TRACEPOINT: u32 = 17;
     let licence = c"Dual MIT/GPL";
@@ -285,6 +290,7 @@ pub fn load_program(kind: ProgramKind, insns: &[Insn], name: &str) -> Result<Own
             ProgramKind::Iterator(id) => attributes.u32(0, TRACING).u32(68, TRACE_ITERATOR).u32(108, id),
             ProgramKind::RawTracepoint => attributes.u32(0, RAW_TRACEPOINT),
             ProgramKind::TracepointRecord => attributes.u32(0, TRACEPOINT),
+            ProgramKind::Probe => attributes.u32(0, PROBE),
         }
     };
     // SAFETY: instructions and licence live through the call, with the lengths said.
@@ -303,11 +309,21 @@ pub fn load_program(kind: ProgramKind, insns: &[Insn], name: &str) -> Result<Own
         Err(error) => {
             let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
             let log = String::from_utf8_lossy(&log[..end]).into_owned();
-            let from = log.char_indices().rev().map(|(at, _)| at).take(LOG_SHOWN_BYTES).last().unwrap_or(0);
-            let reason = log[from..].trim().to_owned();
+            let reason = reason_of(&log);
             Err(SysError::Refused { name: name.into(), error, reason, log })
         }
     }
+}
+
+/// Why the verifier refused a program: its last words in front of the statistics.
+fn reason_of(log: &str) -> String {
+    let is_figure = |line: &str| {
+        ["processed ", "verification time", "stack depth", "mark_precise", "max_states"]
+            .iter()
+            .any(|start| line.starts_with(start))
+    };
+    let words = log.lines().map(str::trim).rfind(|line| !line.is_empty() && !is_figure(line));
+    words.unwrap_or("the verifier says nothing").chars().take(REASON_CHARACTERS).collect()
 }
 
 /// Runs an iterator's program over everything.
@@ -434,8 +450,6 @@ pub fn attach_record(program: BorrowedFd<'_>, tracepoint_id: u32) -> Result<Owne
     const TYPE_TRACEPOINT: u32 = 2;
     const ATTRIBUTE_BYTES: u32 = 128;
     const CLOSE_ON_EXEC: u64 = 8;
-    const SET_BPF: u64 = 0x4004_2408;
-    const ENABLE: u64 = 0x2400;
     let attributes = Attributes::new()
         .u32(0, TYPE_TRACEPOINT)
         .u32(4, ATTRIBUTE_BYTES)
@@ -447,13 +461,51 @@ pub fn attach_record(program: BorrowedFd<'_>, tracepoint_id: u32) -> Result<Owne
     if event < 0 {
         return Err(SysError::last("opening a tracepoint"));
     }
-    let event = owned(event as i32);
+    hang(program, owned(event as i32), "attaching a program to a tracepoint")
+}
+
+/// Attaches a program to a place in code, in all programs. `unit` is the kernel's number of such places'
+/// kind. Closing the result detaches it.
+///
+/// # Errors
+/// The kernel's: it lets no probe be there.
+pub fn attach_probe(program: BorrowedFd<'_>, unit: u32, site: &Site) -> Result<OwnedFd, SysError> {
+    const ATTRIBUTE_BYTES: u32 = 128;
+    const CLOSE_ON_EXEC: u64 = 8;
+    const COUNTER_SHIFT: u32 = 32;
+    let place = CString::new(site.place.as_bytes())
+        .map_err(|error| SysError::Failed { call: "placing a probe", error: error.into() })?;
+    if site.semaphore >> COUNTER_SHIFT != 0 {
+        let error = io::Error::other("its semaphore lies behind 4 GiB of the file");
+        return Err(SysError::Failed { call: "placing a probe", error });
+    }
+    let name = if site.place.is_empty() { 0 } else { place.as_ptr() as u64 };
+    let attributes = Attributes::new()
+        .u32(0, unit)
+        .u32(4, ATTRIBUTE_BYTES)
+        .u64(8, u64::from(site.returns) | site.semaphore << COUNTER_SHIFT)
+        .u64(56, name)
+        .u64(64, site.offset);
+    // SAFETY: the block has the bytes that it says; it and the name, which ends with a zero, live through
+    // the call.
+    let event =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, attributes.0.as_ptr(), -1, 0, -1, CLOSE_ON_EXEC) };
+    if event < 0 {
+        return Err(SysError::last("placing a probe"));
+    }
+    hang(program, owned(event as i32), "attaching a program to a probe")
+}
+
+/// Hangs a program on an event of perf.
+fn hang(program: BorrowedFd<'_>, event: OwnedFd, call: &'static str) -> Result<OwnedFd, SysError> {
+    const SET_BPF: u64 = 0x4004_2408;
+    const ENABLE: u64 = 0x2400;
     // SAFETY: these requests take an integer each.
     let done = unsafe {
         libc::ioctl(event.as_raw_fd(), SET_BPF as _, program.as_raw_fd()) == 0
             && libc::ioctl(event.as_raw_fd(), ENABLE as _, 0) == 0
     };
-    if done { Ok(event) } else { Err(SysError::last("attaching a program to a tracepoint")) }
+    if done { Ok(event) } else { Err(SysError::last(call)) }
 }
 
 /// Words of what the kernel tells about a program.
@@ -731,6 +783,14 @@ pub(crate) fn number(fd: &impl AsFd) -> i32 {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_verifiers_reason_is_found() {
+        let log = "0: (85) call bpf_get_func_ip#173\nR1 type=scalar expected=ctx\nprocessed 1 insns (limit 1000000) \
+                   max_states_per_insn 0\n\n";
+        assert_eq!(super::reason_of(log), "R1 type=scalar expected=ctx");
+        assert_eq!(super::reason_of("\n"), "the verifier says nothing");
+    }
+
     #[test]
     fn lists_of_cpus_are_read() {
         assert_eq!(super::parse_cpus("0-2,5\n"), [0, 1, 2, 5]);

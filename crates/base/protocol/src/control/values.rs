@@ -116,6 +116,7 @@ pub fn put_rule(w: &mut Writer, rule: &EventRule) {
         Instrumentation::Probe(place) => (2, place.as_str()),
         Instrumentation::Function(place) => (3, place.as_str()),
         Instrumentation::UserspaceProbe(place) => (4, place.as_str()),
+        Instrumentation::UserspaceFunction(place) => (5, place.as_str()),
     };
     w.u8(kind);
     w.str(place);
@@ -141,6 +142,7 @@ pub fn get_rule(r: &mut Reader<'_>) -> Result<EventRule, DecodeError> {
         (2, place) => Instrumentation::Probe(place),
         (3, place) => Instrumentation::Function(place),
         (4, place) => Instrumentation::UserspaceProbe(place),
+        (5, place) => Instrumentation::UserspaceFunction(place),
         (n, _) => return r.unknown("instrumentation", n),
     };
     Ok(EventRule {

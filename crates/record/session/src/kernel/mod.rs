@@ -5,6 +5,7 @@
 //! list of a channel whenever it changes, and confirms. Differences: it is everybody's, so each client
 //! of a daemon that may trace the kernel records all of it; and its rings are made when a session starts.
 
+mod probes;
 mod thread;
 mod transcoded;
 
@@ -13,6 +14,7 @@ use crate::model::{Channel, Holder, Origin, RingSet, Session};
 use crate::trace::Class;
 use crate::tracking::followed;
 use crate::worker::{Daemon, KERNEL};
+use probes::{Probes, probe_of, probes};
 use sillage_consumer::shared::{DoorbellMemory, RingMemory};
 use sillage_model::{Domain, EventRule, Instrumentation};
 use sillage_protocol::control::{ErrorCode, EventInfo, Failure, KernelInfo, ListedEvents};
@@ -20,6 +22,7 @@ use sillage_ring::{HeaderForm, Kind};
 use sillage_tracer_kernel::catalogue::{self, Bitness};
 use sillage_tracer_kernel::contexts::{self, Context, ContextError};
 use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
+use sillage_tracer_kernel::probes::{Probe, ProbeError};
 use sillage_tracer_kernel::recipe::Type;
 use sillage_tracer_kernel::tracefs::{self, Recorder};
 use sillage_tracer_kernel::{BackEnd, Bell, Catalogue, Field, Kernel, metadata};
@@ -45,6 +48,7 @@ pub(crate) struct Tracer {
     mailbox: Arc<Mailbox>,
     /// By channel id: what it was told last.
     declared: HashMap<u64, Vec<Wanted>>,
+    probes: Probes,
 }
 
 impl Tracer {
@@ -95,6 +99,7 @@ impl Daemon {
                 outbox: Vec::new(),
                 mailbox,
                 declared: HashMap::new(),
+                probes: Probes::default(),
             });
         }
         self.kernel.as_mut().ok_or_else(|| unavailable("it ended"))
@@ -161,13 +166,16 @@ impl Daemon {
     /// Whether the kernel can record what a rule asks for.
     pub(crate) fn check_kernel_rule(&mut self, rule: &EventRule) -> Result<(), Failure> {
         let refuse = |detail: String| Err(Failure { code: ErrorCode::KernelEnable, detail });
+        if let Some(probe) = probe_of(&rule.instrumentation) {
+            return self.check_probe(rule, probe);
+        }
         let Tracer { kernel, catalogue, .. } = self.kernel()?;
         let (name, has_star) = (rule.pattern.as_str(), rule.pattern.has_star());
         let known = match &rule.instrumentation {
             _ if has_star => Ok(()),
             Instrumentation::Tracepoint => catalogue.recipe(kernel, name).map(drop),
             Instrumentation::Syscall => catalogue.check_syscall(name),
-            other => return refuse(format!("{} cannot be recorded yet", instrumentation_words(other))),
+            _ => Ok(()),
         };
         known.or_else(|error| refuse(error.to_string()))?;
         let Some(text) = &rule.filter else { return Ok(()) };
@@ -191,6 +199,29 @@ impl Daemon {
             Some(error) => Err(Failure { code: ErrorCode::FilterInvalid, detail: error.to_string() }),
             None => Ok(()),
         }
+    }
+
+    fn check_probe(&mut self, rule: &EventRule, probe: Probe) -> Result<(), Failure> {
+        let name = rule.pattern.as_str();
+        if rule.pattern.has_star() || rule.filter.is_some() || name.chars().any(char::is_control) {
+            return Err(Failure {
+                code: ErrorCode::EventName,
+                detail: "a probe has one name and no filter".into(),
+            });
+        }
+        let tracer = self.kernel()?;
+        if tracer.kernel.back_end() == BackEnd::Tracefs {
+            let detail = "probes need eBPF, and the kernel is recorded by its own tracing".into();
+            return Err(Failure { code: ErrorCode::KernelEnable, detail });
+        }
+        tracer.probes.find(&probe, name).map(drop).map_err(|error| {
+            let code = match error {
+                ProbeError::NoElf { .. } => ErrorCode::ProbeFile,
+                ProbeError::NoUnit { .. } => ErrorCode::KernelEnable,
+                _ => ErrorCode::ProbePlace,
+            };
+            Failure { code, detail: error.to_string() }
+        })
     }
 
     /// Whether the kernel has a context of this name.
@@ -222,7 +253,8 @@ impl Daemon {
                 // What is enabled before the first start decides on the headers, as with LTTng.
                 let tracer = self.kernel()?;
                 for channel in session.channels.iter_mut().filter(|c| c.domain == Domain::Kernel) {
-                    let count = matching(channel, &tracer.catalogue).len() as u32;
+                    let count = matching(channel, &tracer.catalogue).len() + 2 * probes(channel).count();
+                    let count = count as u32;
                     let fits = count < HeaderForm::Compact.extended_id();
                     channel.header = if fits { HeaderForm::Compact } else { HeaderForm::Large };
                 }
@@ -330,7 +362,7 @@ impl Daemon {
                     continue;
                 }
                 let events = match session.active {
-                    true => self.kernel_ids(session, index, &tracer),
+                    true => self.kernel_ids(session, index, &mut tracer),
                     false => Vec::new(),
                 };
                 if tracer.declared.get(&id) != Some(&events) {
@@ -351,7 +383,7 @@ impl Daemon {
     }
 
     /// The ids of the events that a channel records, as far as their classes are on disk.
-    fn kernel_ids(&mut self, session: &mut Session, index: usize, tracer: &Tracer) -> Vec<Wanted> {
+    fn kernel_ids(&mut self, session: &mut Session, index: usize, tracer: &mut Tracer) -> Vec<Wanted> {
         let channel = &session.channels[index];
         let stream = channel.number;
         let Some(trace) = session.traces.get_mut(&Origin::Kernel) else { return Vec::new() };
@@ -368,7 +400,27 @@ impl Daemon {
             let name: Arc<str> = name.into();
             let text = |id| metadata::event_class(&recipe, id, stream);
             if let Some(event_id) = trace.class(stream, Class::Kernel(Arc::clone(&name)), text) {
-                wanted.push(Wanted { name, event_id, filters });
+                wanted.push(Wanted { name, event_id, filters, probe: None });
+            }
+        }
+        for (name, probe) in probes(channel).take(CLASSES_MAX) {
+            let events = match tracer.probes.find(&probe, name) {
+                Ok(events) => events,
+                Err(error) => {
+                    troubles.push(format!("event {name} is not recorded: {error}"));
+                    continue;
+                }
+            };
+            troubles.extend(tracer.probes.gone(&probe, name));
+            for event in events {
+                let Some(recipe) = event.recipes.first() else { continue };
+                troubles.extend(event.lacks.iter().cloned());
+                let class = Class::Probe(event.class(&probe).into());
+                let text = |id| metadata::event_class(recipe, id, stream);
+                if let Some(event_id) = trace.class(stream, class, text) {
+                    let name = event.name.as_str().into();
+                    wanted.push(Wanted { name, event_id, filters: Vec::new(), probe: Some(event) });
+                }
             }
         }
         troubles.into_iter().for_each(|text| session.channels[index].trouble(text));
@@ -390,9 +442,11 @@ impl Daemon {
     /// Takes what the tracer says.
     pub(crate) fn kernel_reports(&mut self) {
         let Some(tracer) = &self.kernel else { return };
+        let mut moved = false;
         for report in tracer.mailbox.take() {
             match report {
                 Report::Synced { sequence } => self.synced(KERNEL, sequence),
+                Report::Moved => moved = true,
                 Report::Trouble { channel_id, text } => {
                     let mut channels = self.sessions.values_mut().flat_map(|session| &mut session.channels);
                     if let Some(channel) = channels.find(|channel| channel.id == channel_id) {
@@ -401,6 +455,10 @@ impl Daemon {
                     }
                 }
             }
+        }
+        if moved {
+            self.declare_kernel();
+            self.changed = true;
         }
     }
 
@@ -467,14 +525,4 @@ fn matching<'a>(channel: &'a Channel, catalogue: &'a Catalogue) -> BTreeMap<&'a 
         }
     }
     found.into_iter().map(|(name, filters)| (name, filters.unwrap_or_default())).collect()
-}
-
-fn instrumentation_words(instrumentation: &Instrumentation) -> &'static str {
-    match instrumentation {
-        Instrumentation::Tracepoint => "tracepoints",
-        Instrumentation::Syscall => "system calls",
-        Instrumentation::Probe(_) => "probes in the kernel's code",
-        Instrumentation::Function(_) => "functions of the kernel",
-        Instrumentation::UserspaceProbe(_) => "probes in programs' code",
-    }
 }

@@ -10,15 +10,17 @@ use rustix::event::EventfdFlags;
 use sillage_bpf::Label;
 use sillage_tracer_kernel::contexts::{Context, counters::Counter};
 use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
+use sillage_tracer_kernel::probes::{Identity, ProbeEvent};
 use sillage_tracer_kernel::program::Guard;
 use sillage_tracer_kernel::tracefs::Recorder;
 use sillage_tracer_kernel::trackers::{Followed, Trackers};
 use sillage_tracer_kernel::{
-    Catalogue, Channel, Code, Field, GenerateError, Kernel, Prepared, guard, parallel, statedump,
+    Catalogue, Channel, Code, Field, GenerateError, Kernel, Prepared, Recipe, guard, parallel, statedump,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -32,6 +34,8 @@ pub(crate) struct Wanted {
     pub(crate) event_id: u32,
     /// Expressions of which it must pass one; none: it is recorded always.
     pub(crate) filters: Vec<Arc<str>>,
+    /// For events of probes: where they are. The others are in the catalogue.
+    pub(crate) probe: Option<Arc<ProbeEvent>>,
 }
 
 /// What the thread is told.
@@ -94,6 +98,8 @@ pub(crate) enum Report {
         /// See [`Order::Sync`].
         sequence: u64,
     },
+    /// A probed file is not what it was.
+    Moved,
     /// An event is not recorded.
     Trouble {
         /// In which channel.
@@ -157,14 +163,16 @@ pub(crate) struct Thread {
     transcoded: BTreeMap<u64, Transcoded>,
     /// This process as the kernel's first namespace numbers it.
     own: u32,
+    /// Probed files, as they were seen last.
+    seen: BTreeMap<PathBuf, Option<Identity>>,
 }
 
 impl Thread {
     pub(crate) fn new(kernel: Arc<Kernel>, catalogue: Arc<Catalogue>, mailbox: Arc<Mailbox>) -> Thread {
         // A kernel that does not tell is asked by a daemon outside of containers, which knows it.
         let own = guard::own_number().unwrap_or_else(|_| std::process::id());
-        let (recordings, transcoded) = (BTreeMap::new(), BTreeMap::new());
-        Thread { kernel, catalogue, mailbox, recordings, transcoded, own }
+        let (recordings, transcoded, seen) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Thread { kernel, catalogue, mailbox, recordings, transcoded, own, seen }
     }
 
     /// Does what it is told until nobody tells it anything any more.
@@ -177,7 +185,10 @@ impl Thread {
             };
             match order {
                 Ok(order) => self.obey(order),
-                Err(RecvTimeoutError::Timeout) => self.count_losses(),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.count_losses();
+                    self.look_at_files();
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -229,9 +240,11 @@ impl Thread {
             }
         }
         let gone = recording.events.iter().filter(|event| !events.contains(event));
-        let gone: Vec<u32> = gone.map(|event| event.event_id).collect();
-        gone.into_iter().for_each(|event_id| recording.channel.disable(event_id));
-        let new: Vec<&Wanted> = events.iter().filter(|event| !recording.events.contains(event)).collect();
+        let gone: BTreeSet<u32> = gone.map(|event| event.event_id).collect();
+        gone.iter().for_each(|event_id| recording.channel.disable(*event_id));
+        // Versions of a probed file share an event; what was detached with the one that is gone comes back.
+        let is_there = |event: &Wanted| recording.events.contains(event) && !gone.contains(&event.event_id);
+        let new: Vec<&Wanted> = events.iter().filter(|event| !is_there(event)).collect();
         let Recording { channel, contexts, trackers, include_self, .. } = recording;
         let left_out = (!*include_self).then_some(*own);
         let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref(), left_out };
@@ -284,6 +297,28 @@ impl Thread {
         });
     }
 
+    /// Tells of probed files that have changed since they were looked at last.
+    fn look_at_files(&mut self) {
+        let events = self.recordings.values().flat_map(|recording| &recording.events);
+        let files = events.filter_map(|event| event.probe.as_ref()?.file.as_ref());
+        let mut versions: BTreeMap<&Path, Vec<Identity>> = BTreeMap::new();
+        for file in files {
+            versions.entry(&file.path).or_default().push(file.identity);
+        }
+        let mut moved = false;
+        let mut seen = BTreeMap::new();
+        for (path, versions) in versions {
+            let now = Identity::of(path).ok();
+            let is_known = now.is_some_and(|now| versions.contains(&now));
+            moved |= !is_known && self.seen.get(path) != Some(&now);
+            seen.insert(path.to_owned(), now);
+        }
+        self.seen = seen;
+        if moved {
+            self.mailbox.post(Report::Moved);
+        }
+    }
+
     fn count_losses(&self) {
         for recording in self.recordings.values() {
             let loss = recording.channel.loss();
@@ -309,15 +344,19 @@ impl Setting<'_> {
         let mut refused = Vec::new();
         for (event, prepared) in events.iter().zip(all) {
             let adopted = prepared.and_then(|prepared| {
-                prepared.map_or(Ok(()), |prepared| channel.adopt(prepared).map_err(|error| error.to_string()))
+                let mut prepared = prepared.into_iter();
+                prepared.try_for_each(|prepared| channel.adopt(prepared).map_err(|error| error.to_string()))
             });
             refused.extend(adopted.err().map(|text| (&*event.name, text)));
         }
         refused
     }
 
-    /// Loads an event; nothing if no record of it could pass its filters.
-    fn prepare(&self, channel: &Channel, event: &Wanted) -> Result<Option<Prepared>, String> {
+    /// Loads an event: a program for each of its places; none if no record of it could pass its filters.
+    fn prepare(&self, channel: &Channel, event: &Wanted) -> Result<Vec<Prepared>, String> {
+        if let Some(probe) = &event.probe {
+            return probe.recipes.iter().map(|recipe| self.load(channel, event, recipe, &[])).collect();
+        }
         let recipe = self.catalogue.recipe(self.kernel, &event.name).map_err(|error| error.to_string())?;
         let mut filters = Vec::new();
         for text in &event.filters {
@@ -329,20 +368,30 @@ impl Setting<'_> {
             }
         }
         if filters.is_empty() && !event.filters.is_empty() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
+        Ok(vec![self.load(channel, event, &recipe, &filters)?])
+    }
+
+    fn load(
+        &self,
+        channel: &Channel,
+        event: &Wanted,
+        recipe: &Recipe,
+        filters: &[Filter],
+    ) -> Result<Prepared, String> {
         let not_us = self.left_out.map(guard::not_of);
         let follows =
             self.trackers.map(|trackers| |code: &mut Code<'_>, reject| trackers.guard(code, reject));
-        let passes = |code: &mut Code<'_>, reject| one_of(&filters, code, reject);
+        let passes = |code: &mut Code<'_>, reject| one_of(filters, code, reject);
         let mut guards: Vec<Guard<'_>> = Vec::new();
         guards.extend(not_us.as_ref().map(|guard| guard as Guard<'_>));
         guards.extend(follows.as_ref().map(|guard| guard as Guard<'_>));
         if !filters.is_empty() {
             guards.push(&passes);
         }
-        let prepared = channel.prepare(&recipe, event.event_id, self.contexts, &guards);
-        prepared.map(Some).map_err(|error| error.to_string())
+        let prepared = channel.prepare(recipe, event.event_id, self.contexts, &guards);
+        prepared.map_err(|error| error.to_string())
     }
 }
 

@@ -5,6 +5,7 @@ use super::{Context, ERROR, FINE, Outcome, WARNING, code, error, is, split_list,
 use clap::Args;
 use sillage_control::{ControlError, ErrorCode};
 use sillage_model::{Domain, EventRule, Instrumentation, LogLevel, LogLevelRule, Pattern};
+use std::path::PathBuf;
 
 const DOMAINS: &str = "--kernel/--userspace/--jul/--log4j/--python";
 /// What LTTng exits with for a log level that does not exist.
@@ -41,9 +42,14 @@ pub struct Enable {
     /// Kernel: entry and return of a function, given as for `--probe`.
     #[arg(long, value_name = "PLACE")]
     function: Option<String>,
-    /// Kernel: a place in a program's code, `[elf:]PATH:SYMBOL` or `sdt:PATH:PROVIDER:NAME`.
+    /// Kernel: a place in a program's code, `[elf:]PATH:SYMBOL` or `sdt:PATH:PROVIDER:NAME`; a PATH without
+    /// slashes is looked for in $PATH. An SDT probe's arguments are fields `arg0` and so on.
     #[arg(long, value_name = "PLACE")]
     userspace_probe: Option<String>,
+    /// Kernel: entry and return of a function in a program's code, `[elf:]PATH:SYMBOL`: events NAME_entry
+    /// and, with what it returned, NAME_exit.
+    #[arg(long, value_name = "PLACE")]
+    userspace_function: Option<String>,
     /// Record only events that pass this expression.
     #[arg(short, long, value_name = "EXPRESSION")]
     filter: Option<String>,
@@ -105,6 +111,7 @@ impl Enable {
             self.probe.clone().map(Instrumentation::Probe),
             self.function.clone().map(Instrumentation::Function),
             self.userspace_probe.clone().map(Instrumentation::UserspaceProbe),
+            self.userspace_function.clone().map(Instrumentation::UserspaceFunction),
         ];
         let mut given = given.into_iter().flatten();
         let kind = given.next();
@@ -143,12 +150,7 @@ impl Enable {
             error!("Filter expressions are not supported for {words} events");
             return Err(ERROR);
         }
-        if let Some(Instrumentation::UserspaceProbe(place)) = &kind
-            && !is_userspace_probe(place)
-        {
-            error!("Unable to parse userspace probe options");
-            return Err(ERROR);
-        }
+        let kind = kind.map(placed).transpose()?;
         if domain == Domain::User && kind.as_ref().is_some_and(|kind| *kind != Instrumentation::Tracepoint) {
             error!("Event type not available for user-space tracing");
             return Err(UNSUPPORTED);
@@ -172,11 +174,44 @@ fn unfiltered(kind: &Instrumentation) -> Option<&'static str> {
         Instrumentation::Probe(_) => Some("Probe"),
         Instrumentation::Function(_) => Some("Function"),
         Instrumentation::UserspaceProbe(_) => Some("Userspace Probe"),
+        Instrumentation::UserspaceFunction(_) => Some("Userspace Function"),
     }
 }
 
-/// `[elf:]PATH:SYMBOL` or `sdt:PATH:PROVIDER:NAME`; a `:` in a path has a backslash in front.
-fn is_userspace_probe(text: &str) -> bool {
+/// A probe with its place as the daemon wants it: files by their whole paths. Says what is wrong.
+fn placed(kind: Instrumentation) -> Result<Instrumentation, Outcome> {
+    let say = |what: &str| {
+        error!("Unable to parse {what} options");
+        ERROR
+    };
+    // What a symbol looks like is for the daemon to say; that there is one is LTTng's command line's.
+    let is_described = |place: &str| !place.is_empty() && !place.starts_with('+');
+    match kind {
+        Instrumentation::Probe(place) if !is_described(&place) => {
+            error!("Invalid probe description {place}");
+            Err(say("probe"))
+        }
+        Instrumentation::Function(place) if !is_described(&place) => {
+            if !place.is_empty() {
+                error!("Invalid probe description {place}");
+            }
+            Err(say("function probe"))
+        }
+        Instrumentation::UserspaceProbe(place) => {
+            let whole = whole_place(&place, true).ok_or_else(|| say("userspace probe"))?;
+            Ok(Instrumentation::UserspaceProbe(whole))
+        }
+        Instrumentation::UserspaceFunction(place) => {
+            let whole = whole_place(&place, false).ok_or_else(|| say("userspace function probe"))?;
+            Ok(Instrumentation::UserspaceFunction(whole))
+        }
+        other => Ok(other),
+    }
+}
+
+/// `[elf:]PATH:SYMBOL` or `sdt:PATH:PROVIDER:NAME` with the whole path; a `:` in a part has a backslash in
+/// front. Says which file is not there.
+fn whole_place(text: &str, sdt: bool) -> Option<String> {
     let mut parts = vec![String::new()];
     let mut characters = text.chars();
     while let Some(c) = characters.next() {
@@ -187,11 +222,35 @@ fn is_userspace_probe(text: &str) -> bool {
         }
     }
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-    match parts[..] {
-        [path, symbol] | ["elf", path, symbol] => !path.is_empty() && !symbol.is_empty(),
-        ["sdt", path, provider, name] => ![path, provider, name].contains(&""),
-        _ => false,
+    let (kind, path, rest) = match parts[..] {
+        _ if parts.contains(&"") => return None,
+        [path, symbol] | ["elf", path, symbol] => ("elf", path, vec![symbol]),
+        ["sdt", path, provider, name] if sdt => ("sdt", path, vec![provider, name]),
+        _ => return None,
+    };
+    let path = binary(path)?;
+    let all = [kind, path.to_str()?].into_iter().chain(rest);
+    let escaped = all.map(|part| part.replace('\\', "\\\\").replace(':', "\\:"));
+    Some(escaped.collect::<Vec<_>>().join(":"))
+}
+
+/// The file of a program: without slashes it is looked for as a shell does.
+fn binary(path: &str) -> Option<PathBuf> {
+    if path.contains('/') {
+        // A link stays one: whoever points it elsewhere replaces the program.
+        let whole = std::path::absolute(path).ok()?;
+        if !whole.exists() {
+            error!("Cannot find binary at path: {}.", whole.display());
+            return None;
+        }
+        return Some(whole);
     }
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&dirs).map(|dir| dir.join(path)).find(|file| file.is_file());
+    if found.is_none() {
+        error!("Binary not found.");
+    }
+    found
 }
 
 impl Plan<'_> {

@@ -288,6 +288,7 @@ fn rule_text(rule: &EventRule) -> String {
         Instrumentation::Probe(place) => format!("type: probe, {place}"),
         Instrumentation::Function(place) => format!("type: function, {place}"),
         Instrumentation::UserspaceProbe(place) => format!("type: userspace-probe, {place}"),
+        Instrumentation::UserspaceFunction(place) => format!("type: userspace-function, {place}"),
     };
     let filter = rule.filter.as_ref().map(|filter| format!(" [filter: '{filter}']")).unwrap_or_default();
     format!("{}{level} ({kind}) [{}]{exclusions}{filter}", rule.pattern, on(rule.enabled))
