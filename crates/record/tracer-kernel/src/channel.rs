@@ -12,6 +12,7 @@ use crate::kernel::Kernel;
 use crate::probes::{self, ProbeError};
 use crate::program::{self, CLOSED, Guard, Maps, SLACK_BYTES, STAGE_BYTES, STAGES, Spec};
 use crate::recipe::{Field, Hook, Recipe};
+use crate::records;
 use crate::sys::{self, MapKind, MapSpec, Page, ProgramKind, SysError, number};
 use crate::syscalls::{Abi, Side};
 use sillage_consumer::{RingMemory, SharedError};
@@ -92,6 +93,8 @@ pub struct Prepared(Enabled);
 enum Attached {
     /// By a descriptor of its own; closing it detaches.
     Link { _link: OwnedFd },
+    /// To the record of the kernel's own tracing.
+    Record { _record: records::Attached },
     /// Behind the hook of all system calls.
     Syscall(Side, Abi, Option<u32>),
 }
@@ -249,7 +252,7 @@ impl Channel {
             Hook::Code(site) => {
                 Attached::Link { _link: sys::attach_probe(program.as_fd(), probes::unit(site.unit)?, site)? }
             }
-            Hook::Record { id, .. } => Attached::Link { _link: sys::attach_record(program.as_fd(), *id)? },
+            Hook::Record { id, .. } => Attached::Record { _record: records::attach(program.as_fd(), *id)? },
             Hook::Syscall { abi, side, number } => Attached::Syscall(*side, *abi, *number),
         };
         Ok(Prepared(Enabled { event_id, program, attached }))
@@ -363,7 +366,8 @@ impl Channel {
         // The verifier trusts some arguments of some kernels only through a helper, and refuses a few
         // altogether that are plain numbers to untyped programs; older kernels cannot cast those.
         let mut outcome = load(kind, Reads::Direct);
-        for kind in [kind, ProgramKind::RawTracepoint] {
+        let untyped = matches!(recipe.hook, Hook::Tracepoint(_)).then_some(ProgramKind::RawTracepoint);
+        for kind in [Some(kind), untyped].into_iter().flatten() {
             let Err(
                 TracerError::Sys(SysError::Refused { .. })
                 | TracerError::Recipe { error: GenerateError::NoType(_), .. },
@@ -371,9 +375,6 @@ impl Channel {
             else {
                 break;
             };
-            if kind == ProgramKind::RawTracepoint && !matches!(recipe.hook, Hook::Tracepoint(_)) {
-                break;
-            }
             // The first answer says most.
             outcome = load(kind, Reads::Helper).or(outcome);
         }
@@ -488,10 +489,9 @@ fn misses(program: BorrowedFd<'_>) -> u64 {
 }
 
 /// Threads that close at a time: they wait for the kernel rather than work.
-const CLOSERS_MAX: usize = 64;
+const CLOSERS_MAX: usize = 16;
 
-/// Closes what is attached. A tracepoint's record is let go of only after three grace periods of the
-/// kernel, one event after the other; events that are closed at the same time share them.
+/// Closes what is attached, some at the same time: they share the moments that the kernel waits for.
 fn close(enabled: Vec<Enabled>) {
     let share = enabled.len().div_ceil(CLOSERS_MAX).max(1);
     let mut enabled = enabled.into_iter();

@@ -30,6 +30,7 @@
 //! | [`bell`] | wakes the consumer when a sub-buffer is full |
 //! | [`metadata`] | the trace's description in LTTng's words |
 //! | [`tracefs`] | the other back end: the kernel's own tracing, transcoded, where eBPF cannot be had |
+//! | `records` | programs on what the kernel's own tracing records |
 //! | [`parallel`] | loads on all processors |
 //! | [`sys`] | the few calls of bpf(2), with errors that name what is missing |
 //!
@@ -52,6 +53,7 @@ pub mod parallel;
 pub mod probes;
 pub mod program;
 pub mod recipe;
+mod records;
 pub mod statedump;
 pub mod sys;
 pub mod syscalls;

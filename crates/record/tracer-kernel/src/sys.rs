@@ -442,26 +442,52 @@ pub fn attach_raw(program: BorrowedFd<'_>, tracepoint: &str) -> Result<OwnedFd, 
         .map_err(|_| SysError::last("attaching a program"))
 }
 
-/// Attaches a program to a tracepoint's record, on all CPUs. Closing the result detaches it.
+/// Opens the event of perf for a tracepoint's record, switched off: it only carries programs, which run on
+/// all CPUs whatever its state.
 ///
 /// # Errors
 /// The kernel's.
-pub fn attach_record(program: BorrowedFd<'_>, tracepoint_id: u32) -> Result<OwnedFd, SysError> {
+pub(crate) fn open_record(tracepoint: u32) -> Result<OwnedFd, SysError> {
     const TYPE_TRACEPOINT: u32 = 2;
     const ATTRIBUTE_BYTES: u32 = 128;
+    const DISABLED: u64 = 1;
     const CLOSE_ON_EXEC: u64 = 8;
     let attributes = Attributes::new()
         .u32(0, TYPE_TRACEPOINT)
         .u32(4, ATTRIBUTE_BYTES)
-        .u64(8, tracepoint_id.into())
-        .u64(16, 1);
+        .u64(8, tracepoint.into())
+        .u64(16, 1)
+        .u64(40, DISABLED);
     // SAFETY: the block has the bytes that it says and lives through the call.
     let event =
         unsafe { libc::syscall(libc::SYS_perf_event_open, attributes.0.as_ptr(), -1, 0, -1, CLOSE_ON_EXEC) };
-    if event < 0 {
-        return Err(SysError::last("opening a tracepoint"));
+    if event < 0 { Err(SysError::last("opening a tracepoint")) } else { Ok(owned(event as i32)) }
+}
+
+/// Attaches a program to such an event. Closing the result detaches it.
+///
+/// # Errors
+/// The kernel's: before 5.15 it has no such links.
+pub(crate) fn link_record(program: BorrowedFd<'_>, event: BorrowedFd<'_>) -> Result<OwnedFd, SysError> {
+    const PERF_EVENT: u32 = 41;
+    let mut attributes = Attributes::new().fd(0, program).fd(4, event).u32(8, PERF_EVENT);
+    // SAFETY: no addresses in it.
+    unsafe { attributes.call(LINK_CREATE) }
+        .map(owned)
+        .map_err(|_| SysError::last("attaching a program to a tracepoint"))
+}
+
+/// Attaches a program to such an event for as long as that is open.
+///
+/// # Errors
+/// The kernel's.
+pub(crate) fn set_record_program(program: BorrowedFd<'_>, event: BorrowedFd<'_>) -> Result<(), SysError> {
+    const SET_BPF: u64 = 0x4004_2408;
+    // SAFETY: the request takes an integer.
+    match unsafe { libc::ioctl(event.as_raw_fd(), SET_BPF as _, program.as_raw_fd()) } {
+        0 => Ok(()),
+        _ => Err(SysError::last("attaching a program to a tracepoint")),
     }
-    hang(program, owned(event as i32), "attaching a program to a tracepoint")
 }
 
 /// Attaches a program to a place in code, in all programs. `unit` is the kernel's number of such places'
