@@ -1,5 +1,5 @@
 //! How fast traces are read: counted, as text, copied; two threads; kernel traces with every field;
-//! memory; how soon a trace of 10 GB can be looked at. Debian's Babeltrace 2 in the same run.
+//! memory, also of 400 streams; how soon a trace of 10 GB can be looked at. Debian's Babeltrace 2 in the same run.
 //!
 //! The large trace is recorded here with Debian's LTTng-UST and kept in the target directory between
 //! runs. The kernel traces are short ones of the real tracer whose packets are repeated, later each
@@ -32,6 +32,8 @@ struct Traces {
     ust: PathBuf,
     busy: PathBuf,
     threads: PathBuf,
+    /// One of the kernel's with eight streams, fifty times side by side.
+    streams: PathBuf,
 }
 
 /// One row: what is done with which trace, by whom.
@@ -48,6 +50,8 @@ struct Case<'a> {
 enum Run<'a> {
     /// The `sillage` program, as Babeltrace 2.
     Program(Vec<&'a str>),
+    /// The `sillage` program.
+    Verb(Vec<&'a str>),
     /// An example of the pipeline.
     Example(&'a str, Vec<&'a str>),
 }
@@ -71,6 +75,7 @@ fn measure_all(built: &Built, out: &Path) -> anyhow::Result<()> {
     let target = text(&copies)?;
     let (busy_events, threads_events) = (count(&traces.busy)?, count(&traces.threads)?);
     let (ust, busy, threads) = (text(&traces.ust)?, text(&traces.busy)?, text(&traces.threads)?);
+    let (streams, streams_events) = (text(&traces.streams)?, count(&traces.streams)?);
     let to_ctf = vec![ust, "--output-format=ctf", "--output", target];
     let dummy = |path| vec![path, "--output-format=dummy"];
     let counter = vec![ust, "--component=sink.utils.counter", "--params=step=+0"];
@@ -84,7 +89,35 @@ fn measure_all(built: &Built, out: &Path) -> anyhow::Result<()> {
             Run::Example("iterate", vec!["--fields", ust]),
             None,
         ),
+        case(
+            "20 M events: every field, two threads",
+            EVENTS,
+            None,
+            Run::Example("iterate", vec!["--fields", "--threads", "2", ust]),
+            None,
+        ),
+        case(
+            "20 M events: statistics",
+            EVENTS,
+            None,
+            Run::Verb(vec!["stats", "--threads", "1", ust]),
+            Some(50.0),
+        ),
+        case(
+            "20 M events: statistics, two threads",
+            EVENTS,
+            None,
+            Run::Verb(vec!["stats", "--threads", "2", ust]),
+            Some(80.0),
+        ),
         case("20 M events: text", EVENTS, Some(vec![ust]), Run::Program(vec![ust]), Some(12.0)),
+        case(
+            "20 M events: text, two threads",
+            EVENTS,
+            None,
+            Run::Verb(vec!["view", "--threads", "2", ust]),
+            Some(19.2),
+        ),
         case(
             "20 M events: CTF to CTF, record by record",
             EVENTS,
@@ -130,10 +163,53 @@ fn measure_all(built: &Built, out: &Path) -> anyhow::Result<()> {
             Run::Program(vec![threads]),
             None,
         ),
+        case(
+            "400 streams: every field",
+            streams_events,
+            None,
+            Run::Example("iterate", vec!["--fields", streams]),
+            None,
+        ),
+        case("400 streams: text", streams_events, None, Run::Program(vec![streams]), None),
+        case(
+            "400 streams: statistics",
+            streams_events,
+            None,
+            Run::Verb(vec!["stats", "--threads", "1", streams]),
+            None,
+        ),
+        case(
+            "400 streams: CTF to CTF, record by record",
+            streams_events,
+            None,
+            Run::Example("copy", vec!["--records", streams, target]),
+            None,
+        ),
     ];
     let costs = measure_cases(built, &cases, &copies)?;
+    let mut floor = floor;
+    floor.insert("at once".to_owned(), two_at_once(ust)?);
     let long = measure_long(&traces.ust)?;
     keep(&traces, &floor, &cases, &costs, &long)
+}
+
+/// What two programs do at once that have nothing in common, as a multiple of what one does alone: no
+/// two threads do more.
+fn two_at_once(trace: &str) -> anyhow::Result<f64> {
+    let start = || Command::new(example("iterate")).arg(trace).stdout(Stdio::null()).spawn();
+    let mut ratios = Vec::new();
+    for _ in 0..ROUNDS * OURS {
+        let begin = Instant::now();
+        start()?.wait()?;
+        let alone = begin.elapsed();
+        let begin = Instant::now();
+        let mut both = [start()?, start()?];
+        for program in &mut both {
+            program.wait()?;
+        }
+        ratios.push(2.0 * alone.as_secs_f64() / begin.elapsed().as_secs_f64());
+    }
+    Ok(median(ratios))
 }
 
 fn measure_cases(
@@ -155,6 +231,7 @@ fn measure_cases(
                     Run::Program(arguments) => {
                         watch(Command::new(&built.sillage).arg("babeltrace2").args(arguments))?
                     }
+                    Run::Verb(arguments) => watch(Command::new(&built.sillage).args(arguments))?,
                     Run::Example(name, arguments) => watch(Command::new(example(name)).args(arguments))?,
                 };
                 costs.entry((number, "ours")).or_default().push(cost);
@@ -196,13 +273,47 @@ fn make_traces(out: &Path) -> anyhow::Result<Traces> {
         record(out, &kept)?;
     }
     let shared = std::env::var_os("SILLAGE_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from);
-    let traces =
-        Traces { ust: out.join("ust20m"), busy: out.join("busy"), threads: out.join("many-threads") };
+    let traces = Traces {
+        ust: out.join("ust20m"),
+        busy: out.join("busy"),
+        threads: out.join("many-threads"),
+        streams: out.join("many-streams"),
+    };
     run(Command::new("cp").arg("-r").arg(&kept).arg(&traces.ust))?;
     let busy = shared.join("reference/kernel-traces/busy-analysis/kernel");
     repeat("8", &busy, &traces.busy)?;
-    repeat("12", &shared.join("traces/tc-many-threads/trace"), &traces.threads)?;
+    let threads = shared.join("traces/tc-many-threads/trace");
+    repeat("12", &threads, &traces.threads)?;
+    side_by_side(50, &threads, &traces.streams)?;
     Ok(traces)
+}
+
+/// Writes every stream of a trace of LTTng's `copies` times, each as a stream of its own.
+fn side_by_side(copies: u64, input: &Path, output: &Path) -> anyhow::Result<()> {
+    /// Before a packet's instance id: magic number, UUID, number of the stream class.
+    const BEFORE_INSTANCE: usize = 24;
+    const MAGIC: [u8; 4] = 0xc1fc_1fc1u32.to_le_bytes();
+    std::fs::create_dir_all(output)?;
+    let mut instance = 0u64;
+    for entry in std::fs::read_dir(input)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            continue;
+        }
+        let mut bytes = std::fs::read(entry.path())?;
+        if entry.file_name() == "metadata" {
+            std::fs::write(output.join("metadata"), bytes)?;
+            continue;
+        }
+        for _ in 0..copies {
+            for packet in bytes.chunks_mut(4096).filter(|page| page.starts_with(&MAGIC)) {
+                packet[BEFORE_INSTANCE..BEFORE_INSTANCE + 8].copy_from_slice(&instance.to_le_bytes());
+            }
+            std::fs::write(output.join(format!("stream_{instance}")), &bytes)?;
+            instance += 1;
+        }
+    }
+    Ok(())
 }
 
 /// Records with Debian's LTTng, in blocking mode, so that nothing is lost.
@@ -312,16 +423,19 @@ fn keep(
     let size_gb = folder_gb(&traces.ust)?;
     section.paragraph(&format!(
         "Floors of the run, on the bytes of the 20 M events ({:.0} MB): summed up {:.1} GB/s, copied in memory \
-         {:.1} GB/s; events found stream by stream, nothing merged, no field touched: {:.0} M/s.",
+         {:.1} GB/s; events found stream by stream, nothing merged, no field touched: {:.0} M/s. Two programs at once that \
+         have nothing in common do {:.2} times what one does: no two threads can do more on this machine.",
         size_gb * 1e3,
         floor["sum"],
         floor["copy"],
-        floor["found"]
+        floor["found"],
+        floor["at once"]
     ));
     section.paragraph(&format!(
         "M events/s of whole programs, start included, medians of {ROUNDS} rounds in turn, {OURS} runs of ours in \
          each; the best of them shows what a neighbour of the machine took; one thread unless said; files on tmpfs. Every field by Babeltrace 2 is its `dummy` sink: it decodes all fields always. The kernel \
-         traces are those of the real tracer, their packets repeated 8 and 12 times, later each time. Memory is the \
+         traces are those of the real tracer, their packets repeated 8 and 12 times, later each time; that of \
+         400 streams is the second one's eight, 50 times side by side. Memory is the \
          peak of RssAnon of ours."
     ));
     let head = ["case", "Babeltrace 2.0.4", "Sillage", "its best", "ratio", "wanted", "memory MB"];

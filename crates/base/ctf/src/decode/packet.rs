@@ -93,8 +93,10 @@ impl PacketInfo {
 ///
 /// Records are found some at a time ahead of the one stood on; nobody sees that but the clock of
 /// the machine. A fault among them comes when the records before it were given.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PacketDecoder {
+    /// Records found at once.
+    batch: usize,
     slots: Vec<Cell<u64>>,
     /// Clock of the stream after the records found, in cycles.
     clock: u64,
@@ -119,10 +121,35 @@ pub struct PacketDecoder {
 /// A record's header: id, time and its bits, where the body starts.
 type Header = (u32, u64, u32, u64);
 
+impl Default for PacketDecoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl PacketDecoder {
     /// A decoder whose clock is at 0.
     pub fn new() -> Self {
-        Self::default()
+        Self::with_batch(BATCH)
+    }
+
+    /// A decoder that finds up to so many records at once, at least one: fewer take less memory.
+    pub fn with_batch(records: usize) -> Self {
+        Self {
+            batch: records.clamp(1, BATCH),
+            slots: Vec::new(),
+            clock: 0,
+            next: 0,
+            end: 0,
+            context_at: 0,
+            records: Vec::new(),
+            clocks: Vec::new(),
+            current: 0,
+            failure: None,
+            last_record: 0,
+            went_back: None,
+            tables: Tables::default(),
+        }
     }
 
     /// The stream's clock at the current record; when there is none, after what was decoded last.
@@ -287,8 +314,8 @@ impl PacketDecoder {
             return Err(failure);
         }
         grow(&mut self.slots, Some(class.plan.slot_count));
-        self.records.resize(BATCH, Record::default());
-        self.clocks.resize(BATCH, 0);
+        self.records.resize(self.batch, Record::default());
+        self.clocks.resize(self.batch, 0);
         let count = self.fill(class, data);
         self.records.truncate(count);
         self.clocks.truncate(count);
@@ -302,9 +329,9 @@ impl PacketDecoder {
     fn fill(&mut self, class: &StreamClass, data: &[u8]) -> usize {
         let content = &data[..data.len().min((self.end / 8) as usize)];
         let mut count = 0;
-        while count < BATCH && self.next < self.end {
+        while count < self.batch && self.next < self.end {
             count += self.find_quickly(class, content, count);
-            if count == BATCH || self.next >= self.end {
+            if count == self.batch || self.next >= self.end {
                 break;
             }
             match self.find_by_plan(class, data) {

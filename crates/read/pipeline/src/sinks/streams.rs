@@ -30,27 +30,67 @@ pub fn drain_each<M: Messages + Send, S: Sink + Send>(
     threads: usize,
     watch: &dyn Watch,
 ) -> Result<Vec<S>, Error> {
-    let jobs: Vec<_> = streams.into_iter().map(|job| Mutex::new((job, None))).collect();
+    let (messages, sinks): (Vec<M>, Vec<S>) = streams.into_iter().unzip();
+    let sinks: Vec<_> = sinks.into_iter().map(Mutex::new).collect();
+    work(messages, threads, |(): &mut (), number, messages, stopped| {
+        let sink = sinks.get(number).map(|sink| sink.lock().unwrap_or_else(PoisonError::into_inner));
+        sink.map_or(Ok(()), |mut sink| drain_one(messages, &mut *sink, number, stopped, watch))
+    })?;
+    Ok(sinks.into_iter().map(|sink| sink.into_inner().unwrap_or_else(PoisonError::into_inner)).collect())
+}
+
+/// Gives the streams to one sink for each thread, as many of them to each as it comes to; gives the
+/// sinks, which together had every stream once.
+///
+/// # Errors
+/// As [`drain_each`].
+pub fn drain_shared<M: Messages + Send, S: Sink + Send + Default>(
+    streams: Vec<M>,
+    threads: usize,
+    watch: &dyn Watch,
+) -> Result<Vec<S>, Error> {
+    work(streams, threads, |sink, number, messages, stopped| {
+        drain_one(messages, sink, number, stopped, watch)
+    })
+}
+
+/// Goes through the streams on several threads, each with a state of its own, until one fails; what a
+/// stream takes is freed at its end.
+fn work<M: Send, T: Send + Default>(
+    streams: Vec<M>,
+    threads: usize,
+    one: impl Fn(&mut T, usize, &mut M, &AtomicBool) -> Result<(), Error> + Sync,
+) -> Result<Vec<T>, Error> {
+    let threads = threads.clamp(1, streams.len().max(1));
+    let jobs: Vec<_> = streams.into_iter().map(|job| Mutex::new(Some(job))).collect();
+    let failures: Mutex<Vec<(usize, Error)>> = Mutex::default();
     let next = AtomicUsize::new(0);
     let stopped = AtomicBool::new(false);
     let work = || {
-        while let Some(number) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < jobs.len()) {
-            let mut job = jobs[number].lock().unwrap_or_else(PoisonError::into_inner);
-            let ((messages, sink), failure) = &mut *job;
-            if let Err(error) = drain_one(messages, sink, number, &stopped, watch) {
-                *failure = Some(error);
+        let mut state = T::default();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(job) = jobs.get(number) else { return state };
+            let taken = job.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let Some(mut messages) = taken else { continue };
+            if let Err(error) = one(&mut state, number, &mut messages, &stopped) {
+                failures.lock().unwrap_or_else(PoisonError::into_inner).push((number, error));
                 stopped.store(true, Ordering::Relaxed);
             }
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 1..threads.min(jobs.len()) {
-            scope.spawn(work);
-        }
-        work();
+    let states = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let own = work();
+        // A worker does not end by a panic: the program would.
+        let others = others.into_iter().filter_map(|worker| worker.join().ok());
+        others.chain([own]).collect()
     });
-    let finished = jobs.into_iter().map(|job| job.into_inner().unwrap_or_else(PoisonError::into_inner));
-    finished.map(|((_, sink), failure)| failure.map_or(Ok(sink), Err)).collect()
+    let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match failures.into_iter().min_by_key(|(number, _)| *number) {
+        Some((_, error)) => Err(error),
+        None => Ok(states),
+    }
 }
 
 fn drain_one<M: Messages, S: Sink>(

@@ -48,6 +48,12 @@ pub struct Muxer<P> {
 /// No stream.
 const NOBODY: usize = usize::MAX;
 
+/// Events that all streams together have at hand, so that thousands of streams do not take much memory;
+/// a single stream has no more than its decoder finds at once.
+const EVENTS_AT_HAND: usize = 8192;
+/// Events that each stream has at hand at least.
+const EVENTS_AT_HAND_MIN: usize = 16;
+
 /// Half-open range of times whose messages are given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct SliceRange {
@@ -59,7 +65,9 @@ pub struct SliceRange {
 
 impl<P: PacketSource> Muxer<P> {
     /// Merges these streams.
-    pub fn new(readers: Vec<StreamReader<P>>) -> Self {
+    pub fn new(mut readers: Vec<StreamReader<P>>) -> Self {
+        let batch = (EVENTS_AT_HAND / readers.len().max(1)).max(EVENTS_AT_HAND_MIN);
+        readers.iter_mut().for_each(|reader| reader.set_batch(batch));
         Self {
             heap: Vec::with_capacity(readers.len()),
             current: NOBODY,

@@ -63,6 +63,8 @@ pub struct StreamReader<P> {
     stream: Arc<Stream>,
     packets: P,
     decoder: PacketDecoder,
+    /// Events found at once.
+    batch: usize,
     quirks: Quirks,
     at: At,
     info: PacketInfo,
@@ -113,6 +115,7 @@ impl<P: PacketSource> StreamReader<P> {
             stream,
             packets,
             decoder: PacketDecoder::new(),
+            batch: usize::MAX,
             quirks,
             at: At::Start,
             info: PacketInfo::default(),
@@ -130,6 +133,12 @@ impl<P: PacketSource> StreamReader<P> {
             warnings: Vec::new(),
             told: Told::default(),
         }
+    }
+
+    /// Sets how many events are found at once: for a reader that has not begun.
+    pub(crate) fn set_batch(&mut self, events: usize) {
+        self.batch = events;
+        self.decoder = PacketDecoder::with_batch(events);
     }
 
     /// The stream.
@@ -583,7 +592,7 @@ impl<P: PacketSource> StreamReader<P> {
             sequence: info.sequence,
         });
         // The clock that was read so far is not that of the packets before these.
-        self.decoder = PacketDecoder::new();
+        self.decoder = PacketDecoder::with_batch(self.batch);
         self.at = At::Start;
         self.snapshot = None;
         self.peeked = None;

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Result;
 use sillage_pipeline::filters::{Bound, Matcher, Trimmer, intersect_streams};
 use sillage_pipeline::sinks::pretty::{self, Slices};
-use sillage_pipeline::sinks::streams::{self, drain_each};
-use sillage_pipeline::sinks::{Sink, Stats, ctf::CtfSink};
+use sillage_pipeline::sinks::streams::{self, drain_shared};
+use sillage_pipeline::sinks::{Stats, ctf::CtfSink};
 use sillage_pipeline::sources::{FilePackets, Muxer};
 use sillage_pipeline::{Error, Messages, Warning};
 
@@ -98,21 +98,13 @@ pub fn count(opened: &Opened, threads: usize, progress: &mut Progress) -> Result
         return Ok(None);
     };
     let told = Told::new(progress);
-    let counted = match streams {
-        Streams::Files(streams) => drain_all(streams, threads, &told)?,
-        Streams::Any(streams) => drain_all(streams, threads, &told)?,
+    let counted: Vec<Stats> = match streams {
+        Streams::Files(streams) => drain_shared(streams, threads, &told)?,
+        Streams::Any(streams) => drain_shared(streams, threads, &told)?,
     };
     let mut all = Stats::new();
     counted.into_iter().for_each(|stats| all.add(stats));
     Ok(Some((all, told.outcome())))
-}
-
-fn drain_all<M: Messages + Send, S: Sink + Send + Default>(
-    streams: Vec<M>,
-    threads: usize,
-    told: &Told<'_>,
-) -> Result<Vec<S>, Error> {
-    drain_each(streams.into_iter().map(|messages| (messages, S::default())).collect(), threads, told)
 }
 
 /// How text can be made by several threads; `None` when one has to make it.

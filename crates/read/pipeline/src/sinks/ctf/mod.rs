@@ -150,7 +150,10 @@ impl CtfSink {
         }
         let file = self.traces[directory].create_stream(stream, self.options.index)?;
         entries.push(Entry { trace: Arc::clone(&stream.trace), name: stream.name.clone(), directory, file });
-        Ok(entries.len() - 1)
+        let place = entries.len() - 1;
+        let count = self.streams.iter().map(Vec::len).sum();
+        self.streams.iter_mut().flatten().for_each(|entry| entry.file.share_memory(count));
+        Ok(place)
     }
 
     /// Number of the directory of the stream's trace; begins it when it is new.

@@ -18,8 +18,10 @@ use sillage_ctf::{Discarded, Event, Message, Packet, PacketInfo};
 use super::{CtfOptions, Index};
 use crate::{Error, Run};
 
-/// A packet goes to the file in pieces of this size.
-const PIECE_BYTES: usize = 256 << 10;
+/// A packet goes to the file in pieces of this size, or smaller ones where there are many streams.
+const PIECE_BYTES: std::ops::RangeInclusive<usize> = 2 << 10..=256 << 10;
+/// Size of the pieces of all streams together.
+const PIECES_BYTES: usize = 2 << 20;
 /// Index entries are gathered up to this many bytes.
 const INDEX_BYTES: usize = 64 << 10;
 
@@ -42,6 +44,8 @@ pub(super) struct StreamSink {
     /// Values of the packet that is open.
     values: PacketValues,
     info: PacketInfo,
+    /// See [`PIECE_BYTES`].
+    piece_bytes: usize,
 }
 
 /// Losses: their counts, and whether there was one without.
@@ -86,7 +90,13 @@ impl StreamSink {
             last: None,
             values: PacketValues::default(),
             info: PacketInfo::default(),
+            piece_bytes: *PIECE_BYTES.end(),
         })
+    }
+
+    /// Is one of so many streams that are written at once.
+    pub(super) fn share_memory(&mut self, streams: usize) {
+        self.piece_bytes = (PIECES_BYTES / streams.max(1)).clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
     }
 
     /// Takes any message of the stream.
@@ -192,7 +202,7 @@ impl StreamSink {
         if !self.writer.event(trace, event) {
             self.split(trace, event)?;
         }
-        if self.writer.pending_size_bytes() >= PIECE_BYTES {
+        if self.writer.pending_size_bytes() >= self.piece_bytes {
             self.write_pending()?;
         }
         Ok(())
@@ -204,7 +214,7 @@ impl StreamSink {
             return Ok(0);
         }
         let count = self.writer.run(&run.columns);
-        if self.writer.pending_size_bytes() >= PIECE_BYTES {
+        if self.writer.pending_size_bytes() >= self.piece_bytes {
             self.write_pending()?;
         }
         Ok(count)
@@ -248,6 +258,7 @@ impl StreamSink {
             let end = self.values.end.map(|_| self.writer.clock());
             self.close(PacketValues { end, ..self.values })?;
         }
+        self.writer = PacketWriter::new();
         self.flush()
     }
 
