@@ -2,6 +2,7 @@
 //! named in one command to copy when we are not.
 
 use anyhow::{Context, bail};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// What the demo needs: a compiler, LTTng-UST's headers and helpers, and the other reader.
@@ -16,9 +17,38 @@ pub const TEST: &[&str] = &[
     "lttng-tools",
     "gdb",
     "python3",
+    "python3-babeltrace",
+    "python3-venv",
     "zstd",
     "binutils",
 ];
+
+/// Makes lttng-analyses of PyPI callable, which reads kernel traces with Debian's Babeltrace 1: the folder
+/// of its commands. None, said, where it cannot be had; its test skips then.
+pub fn analyses(target: &Path) -> Option<PathBuf> {
+    // Its last release is older than the Pythons that dropped this name.
+    const SHIM: &str = "import collections, collections.abc; collections.Mapping = collections.abc.Mapping\n";
+    let home = target.join("analyses");
+    let commands = home.join("bin");
+    if commands.join("lttng-cputop").exists() {
+        return Some(commands);
+    }
+    let run = |program: &Path, arguments: &[&str]| {
+        Command::new(program).args(arguments).stdout(Stdio::null()).status().is_ok_and(|s| s.success())
+    };
+    let made = run(Path::new("/usr/bin/python3"), &["-m", "venv", "--system-site-packages", home.to_str()?])
+        && run(&commands.join("pip"), &["install", "--quiet", "lttnganalyses==0.6.1"]);
+    let libraries = std::fs::read_dir(home.join("lib")).into_iter().flatten().flatten();
+    for library in libraries.map(|entry| entry.path().join("site-packages")).filter(|dir| dir.exists()) {
+        if let Err(error) = std::fs::write(library.join("older_python.pth"), SHIM) {
+            eprintln!("lttng-analyses: {error}");
+        }
+    }
+    if !made {
+        eprintln!("lttng-analyses could not be installed: the test with it skips");
+    }
+    made.then_some(commands)
+}
 
 /// Sees to it that all `packages` are installed.
 pub fn need(packages: &[&str]) -> anyhow::Result<()> {

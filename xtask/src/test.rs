@@ -33,6 +33,9 @@ pub fn run(full: bool) -> anyhow::Result<()> {
         &mut cargo(&["clippy", "--quiet", "--release", "-p", WITHOUT_HARNESS, "--", "-Dwarnings"]),
     )?;
     let mut tests = cargo(&["test", "--workspace", "--exclude", WITHOUT_HARNESS]);
+    if let Some(commands) = setup::analyses(&target_dir()) {
+        tests.env("SILLAGE_ANALYSES", commands);
+    }
     step("tests", with_long_runs(with_built(&mut tests, &built), full))?;
     let mut model = cargo(&["test", "--release", "-p", "sillage-ring", "--lib"]);
     model.env("RUSTFLAGS", "--cfg loom").env("CARGO_TARGET_DIR", target_dir().join("loom"));

@@ -394,8 +394,9 @@ impl Daemon {
         let mut found = false;
         for channel in channels.filter(|c| channel.is_none_or(|name| c.name == name)) {
             found = true;
+            // As LTTng's daemon: it is there, and that was wanted.
             if channel.contexts.contains(&context) {
-                return fail(ErrorCode::KernelContext);
+                continue;
             }
             if channel.contexts.len() >= CONTEXTS_MAX {
                 return fail(ErrorCode::Limit);

@@ -329,3 +329,19 @@ fn programs_that_replace_others_leave_nothing_out_and_record_nothing_twice() {
     let calls: Vec<usize> = lines.iter().filter_map(who).filter(|who| *who >= 1_000_000).collect();
     assert!(calls.iter().copied().eq(1_000_000..1_000_000 + CALLS), "{} calls", calls.len());
 }
+
+#[test]
+fn what_the_verifier_refuses_keeps_its_reason_and_its_log() {
+    use sillage_tracer_kernel::sys::{ProgramKind, SysError, load_program};
+    let Some(_) = kernel("refused") else { return };
+    let mut asm = sillage_bpf::Assembler::new();
+    asm.mov(sillage_bpf::Reg::R0, sillage_bpf::Reg::R5);
+    asm.exit();
+    match load_program(ProgramKind::RawTracepoint, &asm.finish().unwrap(), "nonsense") {
+        Err(SysError::Refused { name, reason, log, .. }) => {
+            assert_eq!((name.as_str(), reason.as_str()), ("nonsense", "R5 !read_ok"), "{log}");
+            assert!(log.contains("r0 = r5"), "{log}");
+        }
+        other => panic!("{other:?}"),
+    }
+}

@@ -118,6 +118,8 @@ fn contexts_filters_and_the_state_dump_are_in_the_trace() {
         home.ok("add-context -k -t procname -t tid"),
         "kernel context procname added to all channels\nkernel context tid added to all channels\n"
     );
+    // As with LTTng's daemon, a second time is none.
+    home.ok("add-context -k -t tid");
     let (code, text) = home.run("add-context -k -t nope");
     assert!(code == 4 && text.contains("no kernel context is called nope"), "{code} {text}");
     assert!(home.ok("add-context --list").contains("\nvpid\n"));
@@ -131,6 +133,7 @@ fn contexts_filters_and_the_state_dump_are_in_the_trace() {
     let execs: Vec<&str> = text.lines().filter(|line| line.contains(" sched_process_exec: ")).collect();
     assert!(execs.len() >= 2 && execs.iter().all(|line| line.contains("/sleep\"")), "{execs:?}");
     assert!(execs.iter().all(|line| line.contains("procname = \"")), "{execs:?}");
+    assert!(execs.iter().all(|line| line.matches(" tid = ").count() == 2), "the context once, and the field");
 }
 
 #[test]
@@ -218,6 +221,122 @@ fn the_same_in_a_namespace_of_processes() {
         return eprintln!("SKIPPED: the_same_in_a_namespace_of_processes: {text}");
     }
     assert!(output.status.success() && text.contains("3 passed"), "{text}");
+}
+
+/// A shell that opens `inside` when somebody writes into `go`, and then says so in `done`.
+struct Guest {
+    child: std::process::Child,
+    dir: std::path::PathBuf,
+}
+
+impl Guest {
+    fn start(home: &Home, name: &str, around: &[&str]) -> Guest {
+        let dir = home.dir.join(name);
+        std::fs::create_dir(&dir).unwrap();
+        assert!(Command::new("mkfifo").args(["go", "done"]).current_dir(&dir).status().unwrap().success());
+        let script = "read line < go; sh -c '(cat inside)' 2>/dev/null; echo done > done; true";
+        let words: Vec<&str> = around.iter().copied().chain(["sh", "-c", script]).collect();
+        let child = Command::new(words[0]).args(&words[1..]).current_dir(&dir).spawn().unwrap();
+        Guest { child, dir }
+    }
+
+    /// Records the machine's opened files while the guest and somebody else open one each.
+    fn record(self, home: &Home, option: &str) -> (String, String) {
+        let out = format!("{}-out", self.dir.display());
+        let script =
+            format!("cat outside 2>/dev/null; cd {}; echo go > go; read line < done", self.dir.display());
+        let output = home
+            .command(env!("CARGO_BIN_EXE_sillage"))
+            .args(["record", "-o", &out, "--syscall=openat", option, "--", "sh", "-c", &script])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{text}");
+        let mut guest = self;
+        guest.child.wait().unwrap();
+        (home.babeltrace(Path::new(&out)), text)
+    }
+}
+
+fn opened(text: &str, name: &str) -> bool {
+    text.contains(&format!("filename = \"{name}\""))
+}
+
+#[test]
+fn record_follows_a_namespace_or_a_control_group() {
+    let Some(home) = kernel_home("guest") else { return };
+    if !rustix::process::getuid().is_root() {
+        return eprintln!("SKIPPED: record_follows_a_namespace_or_a_control_group: only root makes them");
+    }
+    // A namespace below another one: whoever follows the outer has both.
+    let nested = ["unshare", "-pf", "unshare", "-pf"];
+    let guest = Guest::start(&home, "spaces", &nested);
+    let first = format!("/proc/{0}/task/{0}/children", guest.child.id());
+    let children = || std::fs::read_to_string(&first).unwrap_or_default().trim().to_owned();
+    wait_for("the process in the namespace", || !children().is_empty());
+    let (text, _) = guest.record(&home, &format!("--pid-ns={}", children()));
+    assert!(opened(&text, "inside") && !opened(&text, "outside"), "{text}");
+    // Our own: everybody's here.
+    let (text, _) = Guest::start(&home, "own", &["env"]).record(&home, "--pid-ns");
+    assert!(opened(&text, "inside") && opened(&text, "outside"), "{text}");
+    // A control group.
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let mount = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        words.next().filter(|_| words.next() == Some("cgroup2"))
+    });
+    let Some(mount) = mount else {
+        return eprintln!("SKIPPED: control groups: version 2 is not mounted");
+    };
+    let group = Path::new(mount).join(format!("sillage-test-{}", std::process::id()));
+    let inner = group.join("inner");
+    std::fs::create_dir_all(&inner).unwrap();
+    let guest = Guest::start(&home, "group", &["env"]);
+    let mut helper = Command::new("sleep").arg("60").spawn().unwrap();
+    std::fs::write(inner.join("cgroup.procs"), guest.child.id().to_string()).unwrap();
+    std::fs::write(group.join("cgroup.procs"), helper.id().to_string()).unwrap();
+    let (text, _) = guest.record(&home, &format!("--container={}", helper.id()));
+    helper.kill().unwrap();
+    helper.wait().unwrap();
+    wait_for("the group to be empty", || std::fs::remove_dir(&inner).is_ok() || !inner.exists());
+    wait_for("the group to be empty", || std::fs::remove_dir(&group).is_ok());
+    assert!(opened(&text, "inside") && !opened(&text, "outside"), "{text}");
+    for (words, want) in [
+        ("record --container nobody-here -k sched_switch -- true", "no container nobody-here runs"),
+        ("record --pid-ns -- true", "none are recorded without -k or --syscall"),
+        ("record --pid-ns=4000000 -k sched_switch -- true", "/proc/4000000/ns/pid: No such file"),
+    ] {
+        let (code, text) = home.run(words);
+        assert!(code == 1 && text.contains(want), "{words}: {text}");
+    }
+}
+
+/// Where tracefs is not mounted, what has a recipe is recorded all the same, and `status` says what is not.
+#[test]
+fn without_tracefs_the_tables_events_are_recorded() {
+    let Some(home) = kernel_home("mounts") else { return };
+    // The daemon that looked whether there is a kernel tracer sees our mounts.
+    kill(home.pid("sillage.pid"), Signal::TERM);
+    wait_for("the daemon's end", || !home.run_dir().join("sillage.pid").exists());
+    let program = env!("CARGO_BIN_EXE_sillage");
+    let script = format!(
+        "umount -l /sys/kernel/tracing /sys/kernel/debug/tracing /sys/kernel/debug 2>/dev/null; \
+         ! grep -q ' tracefs ' /proc/self/mounts || exit 9; \
+         {program} create s -o out && {program} enable-event -k sched_process_exec && {program} start && true && \
+         sh -c true; {program} stop; {program} list s; {program} enable-event -k ext4_sync_file_enter"
+    );
+    let output =
+        home.command("unshare").args(["-m", "sh", "-c", &script]).output().expect("unshare of util-linux");
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    if output.status.code() == Some(9) || text.contains("unshare failed") {
+        return eprintln!("SKIPPED: without_tracefs_the_tables_events_are_recorded: {text}");
+    }
+    assert!(
+        text.contains("tracefs is not mounted (mount -t tracefs tracefs /sys/kernel/tracing, as root)"),
+        "{text}"
+    );
+    assert!(text.contains("this kernel has no event ext4_sync_file_enter"), "{text}");
+    assert!(read(&home, "out").contains(" sched_process_exec: "), "{text}");
 }
 
 /// Numbers of the programs that a process holds.
@@ -324,7 +443,7 @@ fn record_takes_kernel_and_user_events_of_one_command() {
 
 #[test]
 fn many_sessions_record_the_same_event() {
-    const SESSIONS: usize = 20;
+    const SESSIONS: usize = 100;
     let Some(home) = kernel_home("many") else { return };
     for n in 0..SESSIONS {
         home.ok(&format!("create s{n} -o out{n}"));

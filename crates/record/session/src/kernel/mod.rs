@@ -447,7 +447,18 @@ impl Daemon {
             match report {
                 Report::Synced { sequence } => self.synced(KERNEL, sequence),
                 Report::Moved => moved = true,
-                Report::Trouble { channel_id, text } => {
+                Report::Trouble { channel_id, mut text, log } => {
+                    if let Some((event, log)) = log {
+                        let name = format!("refused-{}.log", event.replace('/', "_"));
+                        match self.rundir.write(&name, &log) {
+                            Ok(()) => {
+                                text.push_str(&format!(" (the verifier's log: {name} in the run directory)"))
+                            }
+                            Err(error) => {
+                                text.push_str(&format!(" (the verifier's log cannot be kept: {error})"))
+                            }
+                        }
+                    }
                     let mut channels = self.sessions.values_mut().flat_map(|session| &mut session.channels);
                     if let Some(channel) = channels.find(|channel| channel.id == channel_id) {
                         channel.trouble(text);

@@ -12,10 +12,12 @@ use sillage_tracer_kernel::contexts::{Context, counters::Counter};
 use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
 use sillage_tracer_kernel::probes::{Identity, ProbeEvent};
 use sillage_tracer_kernel::program::Guard;
+use sillage_tracer_kernel::sys::SysError;
 use sillage_tracer_kernel::tracefs::Recorder;
 use sillage_tracer_kernel::trackers::{Followed, Trackers};
 use sillage_tracer_kernel::{
-    Catalogue, Channel, Code, Field, GenerateError, Kernel, Prepared, Recipe, guard, parallel, statedump,
+    Catalogue, Channel, Code, Field, GenerateError, Kernel, Prepared, Recipe, TracerError, guard, parallel,
+    statedump,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -106,7 +108,33 @@ pub(crate) enum Report {
         channel_id: u64,
         /// Why.
         text: String,
+        /// Of which program, and what the verifier said of it.
+        log: Option<(String, String)>,
     },
+}
+
+/// Why an event is not recorded.
+struct Refusal {
+    text: String,
+    /// All that the verifier said.
+    log: Option<String>,
+}
+
+impl From<String> for Refusal {
+    fn from(text: String) -> Refusal {
+        Refusal { text, log: None }
+    }
+}
+
+impl From<TracerError> for Refusal {
+    fn from(error: TracerError) -> Refusal {
+        let text = error.to_string();
+        let log = match error {
+            TracerError::Sys(SysError::Refused { log, .. }) => Some(log),
+            _ => None,
+        };
+        Refusal { text, log }
+    }
 }
 
 /// Reports, with a descriptor that is readable when there are some.
@@ -228,7 +256,7 @@ impl Thread {
 
     fn record(&mut self, channel_id: u64, events: Vec<Wanted>) {
         let Thread { kernel, catalogue, mailbox, own, .. } = self;
-        let trouble = |text| mailbox.post(Report::Trouble { channel_id, text });
+        let trouble = |text| mailbox.post(Report::Trouble { channel_id, text, log: None });
         if let Some(transcoded) = self.transcoded.get_mut(&channel_id) {
             return transcoded.record(catalogue, events, trouble);
         }
@@ -251,8 +279,10 @@ impl Thread {
         let (dumped, recorded): (Vec<&Wanted>, Vec<&Wanted>) =
             new.into_iter().partition(|event| catalogue.is_dumped(&event.name));
         let dumps = !dumped.is_empty();
-        for (event, text) in setting.enable(channel, &recorded) {
-            trouble(format!("event {event} is not recorded: {text}"));
+        for (event, Refusal { text, log }) in setting.enable(channel, &recorded) {
+            let text = format!("event {event} is not recorded: {text}");
+            let log = log.map(|log| (event.to_owned(), log));
+            mailbox.post(Report::Trouble { channel_id, text, log });
         }
         if dumps {
             let id_of =
@@ -267,7 +297,7 @@ impl Thread {
 
     fn follow(&mut self, channel_id: u64, followed: &Followed) {
         let Thread { kernel, catalogue, mailbox, own, .. } = self;
-        let trouble = |text| mailbox.post(Report::Trouble { channel_id, text });
+        let trouble = |text| mailbox.post(Report::Trouble { channel_id, text, log: None });
         if self.transcoded.contains_key(&channel_id) && !followed.is_empty() {
             return trouble("everybody is recorded: tracefs follows nobody, eBPF would".into());
         }
@@ -291,8 +321,8 @@ impl Thread {
         let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref(), left_out };
         channel.replace(|channel| {
             let recorded = events.iter().filter(|event| !catalogue.is_dumped(&event.name));
-            for (event, text) in setting.enable(channel, &recorded.collect::<Vec<_>>()) {
-                trouble(format!("event {event} is not recorded any more: {text}"));
+            for (event, refusal) in setting.enable(channel, &recorded.collect::<Vec<_>>()) {
+                trouble(format!("event {event} is not recorded any more: {}", refusal.text));
             }
         });
     }
@@ -339,21 +369,21 @@ struct Setting<'a> {
 
 impl Setting<'_> {
     /// Loads and attaches events, on all processors; returns those that could not be, and why.
-    fn enable<'e>(&self, channel: &mut Channel, events: &[&'e Wanted]) -> Vec<(&'e str, String)> {
+    fn enable<'e>(&self, channel: &mut Channel, events: &[&'e Wanted]) -> Vec<(&'e str, Refusal)> {
         let all = parallel::each(events, |event| self.prepare(channel, event));
         let mut refused = Vec::new();
         for (event, prepared) in events.iter().zip(all) {
             let adopted = prepared.and_then(|prepared| {
                 let mut prepared = prepared.into_iter();
-                prepared.try_for_each(|prepared| channel.adopt(prepared).map_err(|error| error.to_string()))
+                prepared.try_for_each(|prepared| Ok(channel.adopt(prepared)?))
             });
-            refused.extend(adopted.err().map(|text| (&*event.name, text)));
+            refused.extend(adopted.err().map(|refusal: Refusal| (&*event.name, refusal)));
         }
         refused
     }
 
     /// Loads an event: a program for each of its places; none if no record of it could pass its filters.
-    fn prepare(&self, channel: &Channel, event: &Wanted) -> Result<Vec<Prepared>, String> {
+    fn prepare(&self, channel: &Channel, event: &Wanted) -> Result<Vec<Prepared>, Refusal> {
         if let Some(probe) = &event.probe {
             return probe.recipes.iter().map(|recipe| self.load(channel, event, recipe, &[])).collect();
         }
@@ -364,7 +394,7 @@ impl Setting<'_> {
                 Ok(filter) => filters.push(filter),
                 // What an event has not is not so, as with LTTng.
                 Err(FilterRefusal::Missing { .. }) => {}
-                Err(refusal) => return Err(format!("filter '{text}': {refusal}")),
+                Err(refusal) => return Err(format!("filter '{text}': {refusal}").into()),
             }
         }
         if filters.is_empty() && !event.filters.is_empty() {
@@ -379,7 +409,7 @@ impl Setting<'_> {
         event: &Wanted,
         recipe: &Recipe,
         filters: &[Filter],
-    ) -> Result<Prepared, String> {
+    ) -> Result<Prepared, Refusal> {
         let not_us = self.left_out.map(guard::not_of);
         let follows =
             self.trackers.map(|trackers| |code: &mut Code<'_>, reject| trackers.guard(code, reject));
@@ -390,8 +420,7 @@ impl Setting<'_> {
         if !filters.is_empty() {
             guards.push(&passes);
         }
-        let prepared = channel.prepare(recipe, event.event_id, self.contexts, &guards);
-        prepared.map_err(|error| error.to_string())
+        Ok(channel.prepare(recipe, event.event_id, self.contexts, &guards)?)
     }
 }
 

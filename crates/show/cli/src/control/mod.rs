@@ -4,6 +4,7 @@
 //! program exits with. What LTTng says is said in LTTng's words, because scripts compare them.
 
 mod channel;
+mod container;
 mod context;
 mod count;
 mod daemon;

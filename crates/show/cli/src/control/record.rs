@@ -18,13 +18,14 @@
 //! manager) is not the command's in this sense; inside another `record` the inner one counts.
 
 use super::channel::Settings;
+use super::container::{self, Membership};
 use super::session::{Naming, output_dir};
 use super::{Context, ERROR, Outcome, count, library, split_list, totals};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use sillage_control::{Client, ControlError, Place, Summary};
-use sillage_model::{BlockingTimeout, ChannelSettings, Domain, EventRule, Instrumentation, Pattern};
+use sillage_model::{BlockingTimeout, ChannelSettings, Domain, EventRule, Instrumentation, Pattern, Tracked};
 use sillage_session::signals::{Signal, Signals};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -57,6 +58,13 @@ pub struct Arguments {
     /// Record these system calls (all without a pattern, which needs a `=`), whoever makes them.
     #[arg(long, value_name = "PATTERN", num_args = 0..=1, require_equals = true, default_missing_value = "*")]
     syscall: Vec<String>,
+    /// Of the kernel's events, record those of one PID namespace: that of a process, or our own.
+    #[arg(long, value_name = "PID", num_args = 0..=1, require_equals = true, conflicts_with = "container")]
+    pid_ns: Option<Option<u32>>,
+    /// Of the kernel's events, record those of one container: by its name (Docker, Podman, LXC,
+    /// systemd-nspawn) or by a process in it.
+    #[arg(long, value_name = "NAME|PID")]
+    container: Option<String>,
     /// Leave out the user-space events with these names or patterns.
     #[arg(short = 'x', long, value_name = "PATTERN")]
     exclude: Vec<String>,
@@ -79,6 +87,7 @@ pub fn record(context: &Context, arguments: Arguments) -> Outcome {
 
 fn run(context: &Context, arguments: &Arguments) -> Result<Outcome> {
     let Some(channels) = channels(arguments) else { return Ok(ERROR) };
+    let followed = followed(arguments)?;
     let output = arguments.output.as_deref().map(output_dir).transpose()?;
     let parts = output.iter().flat_map(|dir| ["ust", "kernel"].map(|part| dir.join(part)));
     if let Some(old) = parts.into_iter().find(|dir| dir.exists()) {
@@ -110,7 +119,13 @@ fn run(context: &Context, arguments: &Arguments) -> Result<Outcome> {
     if user.is_some_and(|channel| channel.settings.blocking_timeout != BlockingTimeout::None) {
         command.env("LTTNG_UST_ALLOW_BLOCKING", "1");
     }
-    let started = make(&mut client, &naming.name, channels).and_then(|()| client.start(&naming.name));
+    let started = make(&mut client, &naming.name, channels).and_then(|()| {
+        let (session, domain) = (&naming.name, Domain::Kernel);
+        if let Some((attribute, number)) = followed {
+            client.track(session, domain, attribute, Some(Tracked::Id(number)), true)?;
+        }
+        client.start(session)
+    });
     let finished = started
         .map_err(anyhow::Error::from)
         .and_then(|()| follow(&mut client, &context.place, &naming, command));
@@ -175,6 +190,21 @@ fn channels(arguments: &Arguments) -> Option<Vec<Planned>> {
         channels.push(Planned { domain: Domain::User, settings: settings.parse(Domain::User)?, rules });
     }
     Some(channels)
+}
+
+/// Whom the kernel's channel follows.
+fn followed(arguments: &Arguments) -> Result<Option<Membership>> {
+    let found = match (arguments.pid_ns, &arguments.container) {
+        (Some(pid), _) => container::namespace(pid),
+        (None, Some(name)) => container::find(name),
+        (None, None) => return Ok(None),
+    };
+    if arguments.kernel.is_empty() && arguments.syscall.is_empty() {
+        bail!(
+            "--pid-ns and --container choose among the kernel's events: none are recorded without -k or --syscall"
+        );
+    }
+    found.map(Some).map_err(anyhow::Error::msg)
 }
 
 fn make(client: &mut Client, session: &str, channels: Vec<Planned>) -> Result<(), ControlError> {
