@@ -4,6 +4,7 @@
 
 mod daemon;
 mod flow;
+mod kernel;
 mod peers;
 mod quiet;
 mod read;
@@ -25,6 +26,8 @@ pub enum Name {
     Flow,
     /// Memory, idle CPU, control commands, program starts, against LTTng
     Daemon,
+    /// What kernel events cost, against ftrace, perf and strace (as root)
+    Kernel,
     /// How fast traces are read: counted, every field, as text, copied; memory; open and seek; against
     /// Babeltrace 2
     Read,
@@ -40,6 +43,7 @@ pub fn run(name: Option<Name>) -> anyhow::Result<()> {
             Name::User => user::run_benchmark(&built)?,
             Name::Flow => flow::run_benchmark(&built)?,
             Name::Daemon => daemon::run_benchmark(&built)?,
+            Name::Kernel => kernel::run_benchmark(&built)?,
             Name::Read => read::run_benchmark(&built)?,
         }
     }
