@@ -22,6 +22,8 @@ pub const TEST: &[&str] = &[
     "zstd",
     "binutils",
 ];
+/// What the long runs need besides: a machine for another kernel.
+pub const FULL: &[&str] = &["qemu-system-x86", "cpio"];
 
 /// Makes lttng-analyses of PyPI callable, which reads kernel traces with Debian's Babeltrace 1: the folder
 /// of its commands. None, said, where it cannot be had; its test skips then.

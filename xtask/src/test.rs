@@ -12,6 +12,9 @@ const WITHOUT_HARNESS: &str = "sillage-tracer-user-abi";
 /// Runs everything; `full` adds the long runs.
 pub fn run(full: bool) -> anyhow::Result<()> {
     setup::need(setup::TEST)?;
+    if full {
+        setup::need(setup::FULL)?;
+    }
     let started = Instant::now();
     step("format", &mut cargo(&["fmt", "--all", "--check"]))?;
     let built = timed("release build", build::release)?;
