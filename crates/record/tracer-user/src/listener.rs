@@ -174,7 +174,7 @@ unsafe fn launch() {
         libc::pthread_attr_setstacksize(&mut attributes, STACK_BYTES);
         libc::pthread_attr_setdetachstate(&mut attributes, libc::PTHREAD_CREATE_DETACHED);
         let mut thread: libc::pthread_t = 0;
-        let made = libc::pthread_create(&mut thread, &attributes, main, core::ptr::null_mut());
+        let made = libc::pthread_create(&mut thread, &attributes, listen, core::ptr::null_mut());
         libc::pthread_attr_destroy(&mut attributes);
         libc::pthread_sigmask(libc::SIG_SETMASK, &before, core::ptr::null_mut());
         made == 0
@@ -186,7 +186,8 @@ unsafe fn launch() {
     }
 }
 
-extern "C" fn main(_: *mut libc::c_void) -> *mut libc::c_void {
+/// What the thread does. (Not `main`: a debugger told to stop there would stop here as well.)
+extern "C" fn listen(_: *mut libc::c_void) -> *mut libc::c_void {
     THREAD_ID.store(sys::thread_id(), Ordering::SeqCst);
     // SAFETY: a name ended by NUL; the work was handed over to this thread.
     unsafe {

@@ -123,3 +123,14 @@ fn providers_of_version_4_are_recorded_and_of_unknown_versions_left_alone() {
         assert_eq!(daemon.counts(), ticks(recorded), "major {major}");
     }
 }
+
+#[test]
+fn a_debugger_finds_no_main_in_the_library() {
+    let words = ["-nx", "-batch", "-ex", "break main"];
+    let Ok(output) = Command::new("gdb").args(words).arg(library()).output() else {
+        eprintln!("SKIPPED: gdb is not installed");
+        return;
+    };
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!text.contains("Breakpoint 1"), "a user's `break main` must stop in the program alone: {text}");
+}
