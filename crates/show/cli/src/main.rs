@@ -5,6 +5,10 @@
 //! `lttng`, `lttng-sessiond`), it speaks that program's command line. `manual` writes the man pages.
 //! This file only dispatches.
 
+// First: its macros are for all the others.
+#[macro_use]
+mod terminal;
+
 mod babeltrace2;
 mod complaint;
 mod control;
@@ -37,6 +41,10 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
+    terminal::outcome(run())
+}
+
+fn run() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().collect();
     let name = arguments.first().map(|path| std::path::Path::new(path).file_name().unwrap_or_default());
     if name.is_some_and(|name| name == "lttng-sessiond") {

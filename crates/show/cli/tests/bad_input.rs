@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use sillage_protocol::codec::Writer;
 use sillage_protocol::program::ProducerKind;
 use std::io::{Read, Write};
+use std::process::Stdio;
 use std::time::Duration;
 use support::{Home, PATIENCE, Program, Small, integer, kill, socket, tracepoint, wait_for};
 
@@ -36,12 +37,57 @@ fn no_daemon_is_an_error_with_lttngs_words_and_codes() {
 }
 
 #[test]
+fn who_starts_a_daemon_in_the_same_moment_as_others_gets_theirs() {
+    let home = Home::new("race");
+    let start = |name: usize| {
+        let mut command = home.command(env!("CARGO_BIN_EXE_sillage"));
+        command.args(["create", &format!("s{name}")]).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let children: Vec<_> = (0..20).map(start).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), text.as_str()), (Some(0), ""));
+    }
+    assert_eq!(home.ok("list").matches("Trace output").count(), 20);
+    // One that nobody can reach any more is named.
+    std::fs::remove_file(home.run_dir().join("control.sock")).unwrap();
+    let (code, text) = home.run("create late");
+    assert!(code == 1 && text.contains("already running, but does not answer at "), "{text}");
+}
+
+#[test]
 fn a_daemon_that_cannot_start_says_why() {
     let home = Home::new("unstartable");
     std::fs::write(home.run_dir(), "a file where the directory should be").unwrap();
     let (code, text) = home.run("create s");
     assert_eq!(code, 1);
     assert!(text.contains("Error: cannot start a session daemon: Error: run directory"), "{text}");
+}
+
+#[test]
+fn a_reader_that_has_gone_and_a_full_disk_end_no_verb_in_a_panic() {
+    let home = Home::new("output");
+    home.ok("create s -o out");
+    let run = |words: &[&str], out: Stdio, err: Stdio| {
+        let mut command = home.command(env!("CARGO_BIN_EXE_sillage"));
+        let child = command.args(words).stdout(out).stderr(err).spawn().unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    // A pipe whose reader has gone.
+    let gone = || Stdio::from(std::io::pipe().unwrap().1);
+    let full = || Stdio::from(std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    assert_eq!(run(&["list", "s"], gone(), Stdio::piped()), (Some(0), String::new()));
+    assert_eq!(run(&["--help"], gone(), Stdio::piped()), (Some(0), String::new()));
+    assert_eq!(run(&["list", "nosuch"], Stdio::piped(), gone()), (Some(1), String::new()));
+    let (code, text) = run(&["list", "s"], full(), Stdio::piped());
+    assert_eq!(code, Some(1), "what was asked for is not there");
+    assert!(text.starts_with("Error: standard output: No space left"), "{text}");
+    // Done is done, whoever hears of it.
+    assert_eq!(run(&["destroy", "--all"], gone(), gone()).0, Some(0));
+    assert!(home.ok("list").contains("Currently no available"));
 }
 
 #[test]
@@ -63,6 +109,8 @@ fn the_command_line_answers_as_lttngs() {
         ("enable-channel c", 1, "Error: Please specify a domain (--kernel/--userspace).\n"),
         ("enable-channel -u c --subbuf-size 0", 1, "Error: Wrong value in --subbuf-size parameter: 0\n"),
         ("enable-channel -u c --num-subbuf 0", 1, "Error: Wrong value in --num-subbuf parameter: 0\n"),
+        ("enable-channel -u c --subbuf-size -5", 1, "Error: Wrong value in --subbuf-size parameter: -5\n"),
+        ("enable-channel -u c --read-timer -1", 1, "Error: Wrong value for --read-timer parameter: -1\n"),
         ("enable-channel -u c --subbuf-size 12q", 1, "Error: Wrong value in --subbuf-size parameter: 12q\n"),
         ("enable-channel -u c --subbuf-size 1", 1, "Error: Channel c: Invalid parameter (session s)\n"),
         (
@@ -669,7 +717,7 @@ fn a_daemon_that_is_killed_during_stop_leaves_a_stopped_session_with_all_its_dat
     deaf.register(&[(1, tracepoint("p:a"))]);
     deaf.emit(1, 2);
     let mut stop = home.command(env!("CARGO_BIN_EXE_sillage"));
-    let mut stop = stop.arg("stop").stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut stop = stop.arg("stop").stderr(Stdio::piped()).spawn().unwrap();
     wait_for("the stop", || home.ok("list").contains("1) s [inactive]"));
     home.kill_worker();
     assert!(!stop.wait().unwrap().success());

@@ -94,6 +94,8 @@ fn what_cannot_run_says_so() {
     assert!(text.starts_with("Error: no-such-command: No such file"), "{text}");
     let (code, text) = run(&["--", "/"]);
     assert_eq!(code, 126, "{text}");
+    let (code, text) = run(&["--sub-buf-size", "4k", "--", "true"]);
+    assert_eq!((code, text.as_str()), (2, "Error: Unrecognized argument used with 'record' command\n"));
     let (code, text) = run(&["--subbuf-size", "0", "--", "true"]);
     assert_eq!((code, text.as_str()), (1, "Error: Wrong value in --subbuf-size parameter: 0\n"));
     std::fs::create_dir_all(home.dir.join("taken/ust")).unwrap();
@@ -103,6 +105,37 @@ fn what_cannot_run_says_so() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("no tracer library in /nowhere"));
     assert!(home.run("list").1.contains("Currently no available"), "no session is left behind");
+}
+
+#[test]
+fn the_commands_exit_code_survives_a_reader_that_has_gone() {
+    let home = Home::new("gone");
+    let status = record(&home)
+        .args(["-o", "out", "--", "sh", "-c", "exit 3"])
+        .stderr(std::io::pipe().unwrap().1)
+        .status();
+    assert_eq!(status.unwrap().code(), Some(3));
+}
+
+#[test]
+fn a_command_that_cannot_be_recorded_is_told() {
+    let home = Home::new("nothing");
+    let run = |command: &str| {
+        let output = record(&home).args(["--", command]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{command}");
+        let text = String::from_utf8(output.stderr).unwrap();
+        text.lines().find_map(|line| line.strip_prefix("Nothing of ").map(str::to_owned)).expect(&text)
+    };
+    assert!(run("true").contains("met no tracepoint that was asked for"));
+    let source = home.dir.join("static.c");
+    std::fs::write(&source, "int main(void) { return 0; }").unwrap();
+    let program = home.dir.join("static");
+    let built = Command::new("gcc").args(["-static", "-o"]).args([&program, &source]).status();
+    if !built.is_ok_and(|status| status.success()) {
+        eprintln!("SKIPPED: gcc makes no static programs here");
+        return;
+    }
+    assert!(run("./static").contains("statically linked"));
 }
 
 #[test]

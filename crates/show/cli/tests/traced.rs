@@ -63,9 +63,7 @@ fn the_live_line_is_drawn_on_terminals_alone() {
     let sillage = env!("CARGO_BIN_EXE_sillage");
     let script = format!("{} ticks 5000; sleep 1.3", traced.program.display());
     let on_terminal = |redirection: &str, out: &str| {
-        let line = format!(
-            "{sillage} record --subbuf-size 4k --num-subbuf 64 -o {out} -- sh -c '{script}' {redirection}"
-        );
+        let line = format!("{sillage} record -o {out} -- sh -c '{script}' {redirection}");
         let mut command = home.command("script");
         command.env("SILLAGE_LIBDIR", &traced.libraries).args(["-qec", &line, "/dev/null"]);
         let output = command.stdin(Stdio::null()).output().expect("util-linux's script");
@@ -78,6 +76,8 @@ fn the_live_line_is_drawn_on_terminals_alone() {
         |line: &&&str| line.contains(" events, ") && line.contains(" B in ") || line.contains(" kB in ");
     assert!(lines.iter().filter(live).count() >= 2, "{seen:?}");
     assert!(lines[1].starts_with("about ") && lines[1].ends_with(" lost"), "{seen:?}");
+    let shown = lines.iter().any(|line| line.starts_with("about 5000 events, "));
+    assert!(shown, "what is in the rings counts as well: {seen:?}");
     assert!(lines.last().unwrap().starts_with("Recorded 5000 events, "), "{seen:?}");
     on_terminal("2>complaints", "two");
     let complaints = std::fs::read_to_string(home.dir.join("complaints")).unwrap();

@@ -24,10 +24,10 @@ pub struct DomainChoice {
 #[derive(Args, Default)]
 pub struct Settings {
     /// Size of a sub-buffer (k, M, G), rounded up to a power of two.
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true)]
     pub subbuf_size: Option<String>,
     /// Number of sub-buffers, rounded up to a power of two.
-    #[arg(long, value_name = "COUNT")]
+    #[arg(long, value_name = "COUNT", allow_hyphen_values = true)]
     pub num_subbuf: Option<String>,
     /// When a ring is full, lose the newest events (default).
     #[arg(long, overrides_with = "overwrite")]
@@ -36,19 +36,19 @@ pub struct Settings {
     #[arg(long)]
     pub overwrite: bool,
     /// How long programs that permit it wait for room: 0, a time in µs, or `inf`.
-    #[arg(long, value_name = "TIMEOUT")]
+    #[arg(long, value_name = "TIMEOUT", allow_hyphen_values = true)]
     pub blocking_timeout: Option<String>,
     /// Write out what there is every so many µs.
-    #[arg(long, value_name = "PERIOD")]
+    #[arg(long, value_name = "PERIOD", allow_hyphen_values = true)]
     pub switch_timer: Option<String>,
     /// Look for full sub-buffers every so many µs.
-    #[arg(long, value_name = "PERIOD")]
+    #[arg(long, value_name = "PERIOD", allow_hyphen_values = true)]
     pub read_timer: Option<String>,
     /// Largest trace file (k, M, G); 0: no limit.
-    #[arg(short = 'C', long, value_name = "SIZE")]
+    #[arg(short = 'C', long, value_name = "SIZE", allow_hyphen_values = true)]
     pub tracefile_size: Option<String>,
     /// Trace files of a stream before the oldest is replaced; 0: no limit.
-    #[arg(short = 'W', long, value_name = "COUNT")]
+    #[arg(short = 'W', long, value_name = "COUNT", allow_hyphen_values = true)]
     pub tracefile_count: Option<String>,
     /// Times of events keep the order of causes between threads (about 10 ns more an event).
     #[arg(long)]

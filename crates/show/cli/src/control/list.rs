@@ -220,7 +220,11 @@ fn print_channel(channel: &ChannelDescription) {
     for (name, value) in attributes(settings) {
         println!("      {name:<18}{value}");
     }
-    println!("\n    Statistics:\n      Discarded events: {}", totals::lost(&info.totals));
+    println!("\n    Statistics:");
+    match settings.loss_mode {
+        LossMode::Overwrite => println!("      Lost packets:     {}", totals::lost_packets(&info.totals)),
+        LossMode::Discard => println!("      Discarded events: {}", totals::lost(&info.totals)),
+    }
     println!("      Recorded: {} in {} packets", totals::size(info.totals.bytes), info.totals.packets);
     for loss in totals::losses(&info.totals) {
         println!("      Lost: {loss}");
@@ -260,11 +264,15 @@ fn attributes(s: &ChannelSettings) -> Vec<(&'static str, String)> {
         ("Switch timer:", timer(s.switch_timer_us)),
         ("Read timer:", timer(s.read_timer_us)),
         ("Monitor timer:", "1000000 us".into()),
-        ("Blocking timeout:", blocking),
+    ];
+    if s.loss_mode == LossMode::Discard {
+        out.push(("Blocking timeout:", blocking));
+    }
+    out.extend([
         ("Trace file count:", format!("{files} per stream")),
         ("Trace file size:", file),
         ("Output mode:", "mmap".into()),
-    ];
+    ]);
     if s.ordered_clock {
         out.push(("Clock:", "ordered".into()));
     }

@@ -16,13 +16,16 @@ mod repair;
 mod session;
 mod totals;
 mod track;
+mod unrecorded;
 mod view;
 
 use clap::{Args, Subcommand};
 use sillage_control::{Client, ControlError, ErrorCode, Place, start_daemon};
+use sillage_session::DaemonError;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 pub use daemon::sessiond;
 pub use view::place as place_of_trace;
@@ -100,6 +103,10 @@ pub const UNDEFINED: Outcome = 2;
 /// Done, with a warning.
 pub const WARNING: Outcome = 4;
 
+/// How long a daemon that somebody else starts or ends may take, and between two looks at it.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
+
 /// An error on standard error.
 macro_rules! error {
     ($($arguments:tt)*) => { eprintln!("Error: {}", format_args!($($arguments)*)) };
@@ -145,16 +152,35 @@ impl Context {
             result => return result,
         }
         self.say("Spawning a session daemon");
+        let begin = Instant::now();
+        let socket = self.place.own_socket();
+        loop {
+            match self.start_daemon() {
+                // Somebody else started one in the same moment, or the last one is about to end.
+                Err(ControlError::Start(said)) if said.ends_with(&DaemonError::Running.to_string()) => {
+                    match Client::connect(&socket) {
+                        Err(ControlError::NoDaemon) if begin.elapsed() < PATIENCE => {
+                            std::thread::sleep(PAUSE);
+                        }
+                        Err(ControlError::NoDaemon) => {
+                            let said = format!("{said}, but does not answer at {}", socket.display());
+                            return Err(ControlError::Start(said));
+                        }
+                        result => return result,
+                    }
+                }
+                started => return started.and_then(|()| Client::connect(&socket)),
+            }
+        }
+    }
+
+    fn start_daemon(&self) -> Result<(), ControlError> {
+        if let Some(path) = &self.sessiond_path {
+            return start_daemon(path, &["--background".as_ref()]);
+        }
         let own = std::env::current_exe().map_err(|error| ControlError::Start(error.to_string()))?;
         let run_dir = self.place.run_dir.as_os_str();
-        match &self.sessiond_path {
-            Some(path) => start_daemon(path, &["--background".as_ref()])?,
-            None => start_daemon(
-                &own,
-                &["daemon".as_ref(), "--background".as_ref(), "--run-dir".as_ref(), run_dir],
-            )?,
-        }
-        Client::connect(&self.place.own_socket())
+        start_daemon(&own, &["daemon".as_ref(), "--background".as_ref(), "--run-dir".as_ref(), run_dir])
     }
 
     /// Prints a line unless told to be quiet.

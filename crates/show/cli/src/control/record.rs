@@ -10,7 +10,8 @@
 //!
 //! While the command runs only bytes and packets are known, because the consumer never looks inside a
 //! packet: the line's number of events is an estimate from the first of them. At the end our reader
-//! counts. Without a terminal on standard error there is no line, and nobody reads meanwhile.
+//! counts. Without a terminal on standard error there is no line, nobody reads meanwhile, and packets are
+//! written when they are full.
 //!
 //! Of user space only the command is recorded, with everything that it starts, daemons that leave its process tree
 //! included: a token in its environment (`SILLAGE_RECORD`) is inherited, and sent by the tracer when a
@@ -20,7 +21,7 @@
 use super::channel::Settings;
 use super::container::{self, Membership};
 use super::session::{Naming, output_dir};
-use super::{Context, ERROR, Outcome, count, library, split_list, totals};
+use super::{Context, ERROR, Outcome, count, library, split_list, totals, unrecorded};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use rustix::event::{PollFd, PollFlags, Timespec};
@@ -35,6 +36,9 @@ use std::process::{Child, Command, ExitStatus};
 
 /// Between two looks at what was recorded.
 const LIVE_PERIOD_NS: i64 = 500_000_000;
+/// While somebody looks at the line, what is in the rings is written out this often unless a switch timer
+/// was chosen: the line knows only what is written.
+const LIVE_SWITCH_US: u64 = 500_000;
 /// The channel that takes everything.
 const CHANNEL: &str = "channel0";
 /// Memory of the kernel's rings unless it was chosen: what keeps a machine full of switching tasks whole.
@@ -71,7 +75,7 @@ pub struct Arguments {
     #[command(flatten)]
     settings: Settings,
     /// The command and its arguments.
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    #[arg(required = true, trailing_var_arg = true)]
     command: Vec<OsString>,
 }
 
@@ -141,7 +145,16 @@ fn run(context: &Context, arguments: &Arguments) -> Result<Outcome> {
         }
     };
     match summary {
-        Ok(summary) => print_summary(&summary, &naming.output),
+        Ok(summary) => {
+            print_summary(&summary, &naming.output);
+            if is_empty(&summary) && arguments.kernel.is_empty() && arguments.syscall.is_empty() {
+                let command = &arguments.command[0];
+                let why = unrecorded::reason(command).unwrap_or(
+                    "it met no tracepoint that was asked for (`sillage list -u` shows those of running programs)",
+                );
+                eprintln!("Nothing of {} was recorded: {why}", command.to_string_lossy());
+            }
+        }
         Err(error) => {
             super::error!("the session was lost with its daemon: {error}");
             eprintln!(
@@ -188,6 +201,9 @@ fn channels(arguments: &Arguments) -> Option<Vec<Planned>> {
         });
         let rules = rules.collect();
         channels.push(Planned { domain: Domain::User, settings: settings.parse(Domain::User)?, rules });
+    }
+    if settings.switch_timer.is_none() && std::io::stderr().is_terminal() {
+        channels.iter_mut().for_each(|channel| channel.settings.switch_timer_us = LIVE_SWITCH_US);
     }
     Some(channels)
 }
@@ -329,6 +345,13 @@ fn line(summary: &Summary) -> String {
         out.push_str(&format!(", {dropped} packets not written"));
     }
     out
+}
+
+/// Whether nothing was recorded, and nothing lost either.
+fn is_empty(summary: &Summary) -> bool {
+    let nothing = |channel| totals::losses(channel).is_empty();
+    summary.channels.iter().all(|channel| channel.packets == 0 && nothing(channel))
+        && summary.unanswered.is_empty()
 }
 
 fn print_summary(summary: &Summary, output: &Path) {

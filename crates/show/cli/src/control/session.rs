@@ -15,9 +15,6 @@ pub struct Create {
     /// Write the trace to this directory.
     #[arg(short, long, value_name = "DIR")]
     output: Option<PathBuf>,
-    /// Do not write a trace by itself (snapshots are not there yet).
-    #[arg(long, hide = true)]
-    no_output: bool,
 }
 
 /// `start [NAME]`

@@ -33,6 +33,11 @@ pub fn lost(totals: &ChannelTotals) -> u64 {
     lost.fold(0, |sum, n| sum.saturating_add(*n))
 }
 
+/// Sub-buffers that were lost: overwritten, or not written for want of room.
+pub fn lost_packets(totals: &ChannelTotals) -> u64 {
+    totals.overwritten.saturating_add(totals.dropped_packets)
+}
+
 /// Each kind of loss that happened.
 pub fn losses(totals: &ChannelTotals) -> Vec<String> {
     let mut out: Vec<String> = totals
