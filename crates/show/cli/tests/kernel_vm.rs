@@ -57,12 +57,12 @@ fn fetch(dir: &Path) -> Result<PathBuf, String> {
 fn pack(dir: &Path) -> Result<PathBuf, String> {
     let program = env!("CARGO_BIN_EXE_sillage");
     let libraries = run(Command::new("ldd").arg(program))?;
-    let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+    let mut paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
     let copy = |from: &str, to: &str| {
         let to = dir.join("root").join(to.trim_start_matches('/'));
         std::fs::create_dir_all(to.parent().unwrap()).and_then(|()| std::fs::copy(from, &to)).map(drop)
     };
-    let mut copied = paths.map(|path| copy(path, path)).collect::<Result<(), _>>();
+    let mut copied = paths.try_for_each(|path| copy(path, path));
     copied = copied.and_then(|()| copy(dir.join("bin/busybox").to_str().unwrap(), "bin/busybox"));
     copied.map_err(|error| error.to_string())?;
     for folder in ["proc", "sys", "dev"] {
