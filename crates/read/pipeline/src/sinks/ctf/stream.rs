@@ -21,7 +21,7 @@ use crate::{Error, Run};
 /// A packet goes to the file in pieces of this size, or smaller ones where there are many streams.
 const PIECE_BYTES: std::ops::RangeInclusive<usize> = 2 << 10..=256 << 10;
 /// Size of the pieces of all streams together.
-const PIECES_BYTES: usize = 2 << 20;
+const PIECES_BYTES: usize = 1 << 20;
 /// Index entries are gathered up to this many bytes.
 const INDEX_BYTES: usize = 64 << 10;
 
