@@ -229,9 +229,25 @@ pub(crate) fn near<'a>(names: impl Iterator<Item = &'a str>, name: &str) -> Vec<
     near.into_iter().take(SUGGESTIONS).map(|(_, known)| known.to_owned()).collect()
 }
 
+/// Events of KVM on x86 as the kernel has them, without `kvm_`: LTTng tells them from those of all machines.
+const KVM_X86: &str = "apic apic_accept_irq apic_ipi cpuid cr emulate_insn entry eoi exit hv_hypercall hypercall \
+                       inj_exception inj_virq invlpga msr nested_intercepts nested_intr_vmexit nested_vmexit \
+                       nested_vmexit_inject nested_vmrun page_fault pic_set_irq pio pv_eoi skinit track_tsc \
+                       update_master_clock vcpu_match_mmio write_tsc_offset";
+
+/// LTTng's name of a tracepoint that no table has: the kernel's with its category in front, unless it stands
+/// there already, and what LTTng's probes call differently.
 fn full_name(category: &str, name: &str) -> String {
-    let known = name.strip_prefix(category).is_some_and(|rest| rest.starts_with('_'));
-    if known { name.into() } else { format!("{category}_{name}") }
+    let behind = |prefix: &str| name.strip_prefix(prefix);
+    match category {
+        "compaction" if behind("mm_compaction_").is_some() => name["mm_".len()..].to_owned(),
+        "kvm" if behind("kvm_").is_some_and(|rest| KVM_X86.split(' ').any(|known| known == rest)) => {
+            format!("kvm_x86_{}", &name["kvm_".len()..])
+        }
+        "kvmmmu" => name.into(),
+        _ if behind(category).is_some_and(|rest| rest.starts_with('_')) => name.into(),
+        _ => format!("{category}_{name}"),
+    }
 }
 
 /// How many letters must change, come or go to make one name of the other.
@@ -272,6 +288,20 @@ mod tests {
         assert_eq!(full_name("sched", "sched_switch"), "sched_switch");
         assert_eq!(full_name("irq", "softirq_entry"), "irq_softirq_entry");
         assert_eq!(full_name("net", "netif_rx"), "net_netif_rx");
+        for (category, name, lttngs) in [
+            ("kmem", "kmalloc", "kmem_kmalloc"),
+            ("kmem", "kmem_cache_alloc", "kmem_cache_alloc"),
+            ("kmem", "mm_page_alloc", "kmem_mm_page_alloc"),
+            ("compaction", "mm_compaction_migratepages", "compaction_migratepages"),
+            ("kvm", "kvm_entry", "kvm_x86_entry"),
+            ("kvm", "kvm_set_irq", "kvm_set_irq"),
+            ("kvmmmu", "kvm_mmu_get_page", "kvm_mmu_get_page"),
+            ("preemptirq", "irq_disable", "preemptirq_irq_disable"),
+            ("btrfs", "btrfs_sync_file", "btrfs_sync_file"),
+            ("ext4", "ext4_da_write_begin", "ext4_da_write_begin"),
+        ] {
+            assert_eq!(full_name(category, name), lttngs);
+        }
     }
 
     #[test]
