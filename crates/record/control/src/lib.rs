@@ -43,13 +43,16 @@ pub enum ControlError {
     /// A daemon could not be started.
     #[error("cannot start a session daemon: {0}")]
     Start(String),
+    /// None was started: one runs already, which may not answer yet, or no more.
+    #[error("cannot start a session daemon: {0}")]
+    Running(String),
 }
 
 impl ControlError {
     /// LTTng's code for it.
     pub fn code(&self) -> ErrorCode {
         match self {
-            ControlError::NoDaemon | ControlError::Start(_) => ErrorCode::NoDaemon,
+            ControlError::NoDaemon | ControlError::Start(_) | ControlError::Running(_) => ErrorCode::NoDaemon,
             ControlError::Failed(failure) => failure.code,
             _ => ErrorCode::Unknown,
         }

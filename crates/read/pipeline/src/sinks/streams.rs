@@ -82,9 +82,14 @@ fn work<M: Send, T: Send + Default>(
     let states = std::thread::scope(|scope| {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let own = work();
-        // A worker does not end by a panic: the program would.
-        let others = others.into_iter().filter_map(|worker| worker.join().ok());
-        others.chain([own]).collect()
+        let mut states = vec![own];
+        for worker in others {
+            match worker.join() {
+                Ok(state) => states.push(state),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        states
     });
     let failures = failures.into_inner().unwrap_or_else(PoisonError::into_inner);
     match failures.into_iter().min_by_key(|(number, _)| *number) {

@@ -17,7 +17,7 @@ pub struct Arguments {
     /// Detach, and return when the daemon serves.
     #[arg(short, long)]
     daemonize: bool,
-    /// Detach, and say `ready` on standard output when the daemon serves.
+    /// Detach, and say `ready` on standard output when the daemon serves, or `other` when another one does.
     #[arg(short, long)]
     background: bool,
     /// Serve in this directory.
@@ -91,7 +91,13 @@ fn run(default_dir: PathBuf, arguments: &Arguments) -> Outcome {
     }
     if arguments.background {
         return match keeper::detach() {
-            Ok(()) => report(sillage_session::serve(&run_dir, &worker, keeper::announce)),
+            Ok(()) => {
+                let served = sillage_session::serve(&run_dir, &worker, keeper::announce);
+                if matches!(served, Err(DaemonError::Running)) {
+                    println!("other");
+                }
+                report(served)
+            }
             Err(error) => report(Err(error.into())),
         };
     }

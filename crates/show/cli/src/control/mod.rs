@@ -21,7 +21,6 @@ mod view;
 
 use clap::{Args, Subcommand};
 use sillage_control::{Client, ControlError, ErrorCode, Place, start_daemon};
-use sillage_session::DaemonError;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -157,18 +156,16 @@ impl Context {
         loop {
             match self.start_daemon() {
                 // Somebody else started one in the same moment, or the last one is about to end.
-                Err(ControlError::Start(said)) if said.ends_with(&DaemonError::Running.to_string()) => {
-                    match Client::connect(&socket) {
-                        Err(ControlError::NoDaemon) if begin.elapsed() < PATIENCE => {
-                            std::thread::sleep(PAUSE);
-                        }
-                        Err(ControlError::NoDaemon) => {
-                            let said = format!("{said}, but does not answer at {}", socket.display());
-                            return Err(ControlError::Start(said));
-                        }
-                        result => return result,
+                Err(ControlError::Running(said)) => match Client::connect(&socket) {
+                    Err(ControlError::NoDaemon) if begin.elapsed() < PATIENCE => {
+                        std::thread::sleep(PAUSE);
                     }
-                }
+                    Err(ControlError::NoDaemon) => {
+                        let said = format!("{said}, but does not answer at {}", socket.display());
+                        return Err(ControlError::Running(said));
+                    }
+                    result => return result,
+                },
                 started => return started.and_then(|()| Client::connect(&socket)),
             }
         }
