@@ -62,7 +62,7 @@ impl Quiet<'_> {
     }
 
     /// Waits for a quiet moment; false if none came.
-    fn wait(&self) -> anyhow::Result<bool> {
+    pub fn wait(&self) -> anyhow::Result<bool> {
         for _ in 0..PATIENCE {
             if self.is_quiet()? {
                 return Ok(true);

@@ -6,6 +6,7 @@
 //! time; so is that of 10 GB, which is deleted in the end. All but that one are read from tmpfs.
 
 use super::peers::{Channel, Peer, compile, scratch};
+use super::quiet::Quiet;
 use super::report::{Section, median};
 use crate::build::{Built, cargo, root, run, target_dir};
 use anyhow::{Context, ensure};
@@ -164,6 +165,13 @@ fn measure_all(built: &Built, out: &Path) -> anyhow::Result<()> {
             None,
         ),
         case(
+            "kernel, many threads: CTF to CTF, record by record",
+            threads_events,
+            None,
+            Run::Example("copy", vec!["--records", threads, target]),
+            None,
+        ),
+        case(
             "400 streams: every field",
             streams_events,
             None,
@@ -186,19 +194,20 @@ fn measure_all(built: &Built, out: &Path) -> anyhow::Result<()> {
             None,
         ),
     ];
-    let costs = measure_cases(built, &cases, &copies)?;
+    let program = compile("bench.c", out)?;
+    let mut quiet = Quiet::new(&program)?;
+    let costs = measure_cases(built, &cases, &copies, &mut quiet)?;
     let mut floor = floor;
-    floor.insert("at once".to_owned(), two_at_once(ust)?);
+    floor.insert("at once".to_owned(), two_at_once(ust, &mut quiet)?);
     let long = measure_long(&traces.ust)?;
-    keep(&traces, &floor, &cases, &costs, &long)
+    keep(&traces, &floor, &cases, &costs, &long, &quiet)
 }
 
 /// What two programs do at once that have nothing in common, as a multiple of what one does alone: no
 /// two threads do more.
-fn two_at_once(trace: &str) -> anyhow::Result<f64> {
+fn two_at_once(trace: &str, quiet: &mut Quiet<'_>) -> anyhow::Result<f64> {
     let start = || Command::new(example("iterate")).arg(trace).stdout(Stdio::null()).spawn();
-    let mut ratios = Vec::new();
-    for _ in 0..ROUNDS * OURS {
+    let ratio = || {
         let begin = Instant::now();
         start()?.wait()?;
         let alone = begin.elapsed();
@@ -207,8 +216,9 @@ fn two_at_once(trace: &str) -> anyhow::Result<f64> {
         for program in &mut both {
             program.wait()?;
         }
-        ratios.push(2.0 * alone.as_secs_f64() / begin.elapsed().as_secs_f64());
-    }
+        Ok(2.0 * alone.as_secs_f64() / begin.elapsed().as_secs_f64())
+    };
+    let ratios = (0..ROUNDS * OURS).map(|_| quiet.run(ratio)).collect::<anyhow::Result<_>>()?;
     Ok(median(ratios))
 }
 
@@ -216,26 +226,32 @@ fn measure_cases(
     built: &Built,
     cases: &[Case<'_>],
     copies: &Path,
+    quiet: &mut Quiet<'_>,
 ) -> anyhow::Result<BTreeMap<(usize, &'static str), Vec<Cost>>> {
+    let watch = |command: &mut Command| {
+        let cost = watch(command);
+        let _ = std::fs::remove_dir_all(copies);
+        cost
+    };
     let mut costs: BTreeMap<(usize, &'static str), Vec<Cost>> = BTreeMap::new();
     for round in 0..ROUNDS {
         eprintln!("round {} of {ROUNDS}", round + 1);
         for (number, case) in cases.iter().enumerate() {
             if let Some(arguments) = &case.theirs {
+                // Their runs last from five to fifty seconds, in which a neighbour comes and goes.
+                quiet.wait()?;
                 let cost = watch(Command::new("babeltrace2").args(arguments))?;
                 costs.entry((number, "theirs")).or_default().push(cost);
-                let _ = std::fs::remove_dir_all(copies);
             }
             for _ in 0..OURS {
-                let cost = match &case.ours {
+                let cost = quiet.run(|| match &case.ours {
                     Run::Program(arguments) => {
-                        watch(Command::new(&built.sillage).arg("babeltrace2").args(arguments))?
+                        watch(Command::new(&built.sillage).arg("babeltrace2").args(arguments))
                     }
-                    Run::Verb(arguments) => watch(Command::new(&built.sillage).args(arguments))?,
-                    Run::Example(name, arguments) => watch(Command::new(example(name)).args(arguments))?,
-                };
-                costs.entry((number, "ours")).or_default().push(cost);
-                let _ = std::fs::remove_dir_all(copies);
+                    Run::Verb(arguments) => watch(Command::new(&built.sillage).args(arguments)),
+                    Run::Example(name, arguments) => watch(Command::new(example(name)).args(arguments)),
+                });
+                costs.entry((number, "ours")).or_default().push(cost?);
             }
         }
     }
@@ -395,6 +411,7 @@ fn keep(
     cases: &[Case<'_>],
     costs: &BTreeMap<(usize, &'static str), Vec<Cost>>,
     long: &BTreeMap<String, f64>,
+    quiet: &Quiet<'_>,
 ) -> anyhow::Result<()> {
     let column = |number: usize, who: &'static str, pick: fn(&Cost) -> f64| {
         costs.get(&(number, who)).map(|costs| median(costs.iter().map(pick).collect()))
@@ -436,7 +453,8 @@ fn keep(
          each; the best of them shows what a neighbour of the machine took; one thread unless said; files on tmpfs. Every field by Babeltrace 2 is its `dummy` sink: it decodes all fields always. The kernel \
          traces are those of the real tracer, their packets repeated 8 and 12 times, later each time; that of \
          400 streams is the second one's eight, 50 times side by side. Memory is the \
-         peak of RssAnon of ours."
+         peak of RssAnon of ours. {}",
+        quiet.share()
     ));
     let head = ["case", "Babeltrace 2.0.4", "Sillage", "its best", "ratio", "wanted", "memory MB"];
     section.table(&head, &rows.collect::<Vec<_>>());
