@@ -174,6 +174,29 @@ fn a_damaged_trace_gives_what_is_before_the_fault() {
 }
 
 #[test]
+fn half_a_trace_is_read_as_far_as_it_is_there() {
+    let Some(original) = trace("bt1-trace-with-index") else { return };
+    let scratch = Scratch::new("half");
+    let copy = scratch.copy(&original, "t");
+    std::fs::remove_dir_all(format!("{copy}/index")).expect("indexes");
+    // A file without a byte is a stream without a packet, and hides no other.
+    std::fs::write(format!("{copy}/ust_channel_0"), "").expect("an empty stream");
+    let shown = ok(&["view", &copy]);
+    assert_eq!(shown, reading::babeltrace2(&[&copy]));
+    assert_eq!(shown.lines().count(), 3000);
+    // Metadata alone are a trace without events.
+    for stream in 0..4 {
+        std::fs::remove_file(format!("{copy}/ust_channel_{stream}")).expect("a stream");
+    }
+    assert_eq!(ok(&["view", &copy]), "");
+    // Streams alone are none.
+    let copy = scratch.copy(&original, "s");
+    std::fs::remove_file(format!("{copy}/metadata")).expect("metadata");
+    let step = "Give a directory that holds a file `metadata`, or one above it.\n";
+    fails(&["view", &copy], 1, &format!("error: {copy}: no trace found\n{step}"));
+}
+
+#[test]
 fn bad_metadata_is_shown_with_its_line() {
     let Some(trace) = trace("bt1-fail-metadata-syntax-error") else { return };
     for verb in ["view", "stats", "index"] {
