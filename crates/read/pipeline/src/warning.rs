@@ -1,4 +1,4 @@
-//! What a source tells of and reads on after: odd metadata, odd packets.
+//! What a source tells of and reads on after, odd metadata, odd packets; and what a copy can not tell.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,6 +21,15 @@ pub enum Warning {
         place: PacketPlace,
         /// What is odd.
         oddity: Oddity,
+    },
+    /// Losses behind the last packet of a stream that was written: only a packet can tell one.
+    Untold {
+        /// The stream's file.
+        path: PathBuf,
+        /// Events, at least.
+        events: u64,
+        /// Packets, at least.
+        packets: u64,
     },
 }
 
@@ -50,6 +59,15 @@ impl fmt::Display for Warning {
             }
             Warning::Packet { place, oddity } => {
                 write!(f, "{}: packet {}: {oddity}", place.path.display(), place.packet)
+            }
+            Warning::Untold { path, events, packets } => {
+                let path = path.display();
+                let lost = match (events, packets) {
+                    (events, 0) => format!("{events} events"),
+                    (0, packets) => format!("{packets} packets"),
+                    (events, packets) => format!("{events} events and {packets} packets"),
+                };
+                write!(f, "{path}: at least {lost} were lost behind its last packet, which it does not tell")
             }
         }
     }

@@ -92,11 +92,17 @@ fn the_parts_of_a_cut_tell_every_loss() {
     let (before, after) = (scratch.path("before"), scratch.path("after"));
     // In the middle of the time in which 12043 events were lost.
     let at_the_cut = 12_043;
-    ok(&["cut", &trace, "--end", "1795243189.200500000", "-o", &before]);
+    let first = reading::run(&["cut", &trace, "--end", "1795243189.200500000", "-o", &before]);
     ok(&["cut", &trace, "--begin", "1795243189.200500001", "-o", &after]);
     let (whole, parts) = (losses(&trace), [losses(&before), losses(&after)]);
-    // A packet says what was lost before its end. The first part has no packet behind that loss; the
-    // second knows that there was one, and gives it no number of its own.
+    // A packet says what was lost before its end. The first part has no packet behind that loss, and the
+    // command says so; the second knows that there was one, and gives it no number of its own.
+    let told = "at least 1 events were lost behind its last packet, which it does not tell\n";
+    assert!(
+        first.code == 0 && first.err.starts_with("warning: ") && first.err.ends_with(told),
+        "{}",
+        first.err
+    );
     assert_eq!((whole.1, parts[0].1, parts[1].1), (0, 0, 1), "{parts:?}");
     assert_eq!(parts[0].0 + parts[1].0, whole.0 - at_the_cut, "{parts:?}");
 }

@@ -10,6 +10,7 @@ use sillage_pipeline::sinks::{Counter, Dummy, Output, Sink, Zone, details, prett
 
 use super::graph::Component;
 use super::params::Taken;
+use crate::complaint::warn;
 
 /// A sink, each kind by itself so that the loop over messages is compiled for it.
 pub enum AnySink {
@@ -256,6 +257,7 @@ impl Sink for TellingCtf {
 
     fn finish(&mut self) -> Result<(), sillage_pipeline::Error> {
         self.sink.finish()?;
+        warn(&self.sink.take_warnings());
         self.tell();
         Ok(())
     }

@@ -13,6 +13,7 @@ use super::input::{Input, Opened, pump};
 use super::progress::{Goes, Progress};
 use super::threads::{self, write_text};
 use super::{Outcome, say};
+use crate::complaint::warn;
 
 /// `convert TRACE... -o OUTPUT`
 #[derive(Args, Debug)]
@@ -176,6 +177,7 @@ fn write_ctf(input: &Input, path: &Path, version: CtfVersion) -> Result<Outcome>
         Some(outcome) => outcome,
         None => pump(&mut opened, &mut sink, &mut progress)?,
     };
+    warn(&sink.take_warnings());
     let created = sink.take_created();
     if created.is_empty() {
         eprintln!("warning: no stream is in what was asked for: nothing was written");

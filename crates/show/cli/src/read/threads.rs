@@ -148,14 +148,14 @@ pub fn write_text(
     // Every thread has met what is odd in the parts of the streams that it read: the first place counts.
     warnings.sort_by_key(|warning| match warning {
         Warning::Packet { place, .. } => place.packet,
-        Warning::Metadata { .. } => 0,
+        Warning::Metadata { .. } | Warning::Untold { .. } => 0,
     });
     let mut seen = HashSet::new();
     let first = |warning: &Warning| match warning {
         Warning::Packet { place, oddity } => {
             seen.insert((place.path.clone(), std::mem::discriminant(oddity)))
         }
-        Warning::Metadata { .. } => true,
+        Warning::Metadata { .. } | Warning::Untold { .. } => true,
     };
     streams::Watch::warnings(&told, warnings.into_iter().filter(first).collect());
     told.is_partial.store(is_partial.load(Ordering::Relaxed), Ordering::Relaxed);

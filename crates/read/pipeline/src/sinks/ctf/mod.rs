@@ -21,7 +21,7 @@ use sillage_ctf::writer::TraceWriter;
 use sillage_ctf::{Message, Packet};
 
 use super::Sink;
-use crate::{Error, Run, TakesRuns};
+use crate::{Error, Run, TakesRuns, Warning};
 use stream::StreamSink;
 
 /// When LTTng's index files are written.
@@ -116,6 +116,11 @@ impl CtfSink {
     /// user).
     pub fn take_created(&mut self) -> Vec<PathBuf> {
         std::mem::take(&mut self.created)
+    }
+
+    /// What could not be written, since the last call: ask at the end.
+    pub fn take_warnings(&mut self) -> Vec<Warning> {
+        self.streams.iter_mut().flatten().filter_map(|entry| entry.file.take_warning()).collect()
     }
 
     /// Where the stream is in the list of its number, if it is known in just this form.

@@ -16,7 +16,7 @@ use sillage_ctf::writer::{PacketValues, PacketWriter, TraceWriter, patch_packet}
 use sillage_ctf::{Discarded, Event, Message, Packet, PacketInfo};
 
 use super::{CtfOptions, Index};
-use crate::{Error, Run};
+use crate::{Error, Run, Warning};
 
 /// A packet goes to the file in pieces of this size, or smaller ones where there are many streams.
 const PIECE_BYTES: std::ops::RangeInclusive<usize> = 2 << 10..=256 << 10;
@@ -37,6 +37,8 @@ pub(super) struct StreamSink {
     /// Losses told since the last packet.
     lost_events: Lost,
     lost_packets: Lost,
+    /// Events and packets lost behind the last packet, once the stream has ended.
+    untold: (u64, u64),
     /// Counters of the source's last packet.
     source: (Option<u64>, Option<u64>),
     /// Counters of the last packet.
@@ -86,6 +88,7 @@ impl StreamSink {
             writer: PacketWriter::new(),
             lost_events: Lost::default(),
             lost_packets: Lost::default(),
+            untold: (0, 0),
             source: (None, None),
             last: None,
             values: PacketValues::default(),
@@ -259,7 +262,17 @@ impl StreamSink {
             self.close(PacketValues { end, ..self.values })?;
         }
         self.writer = PacketWriter::new();
+        let lost =
+            [&mut self.lost_events, &mut self.lost_packets].map(|lost| std::mem::take(lost).total(None));
+        self.untold = (self.untold.0 + lost[0], self.untold.1 + lost[1]);
         self.flush()
+    }
+
+    /// What was lost behind the last packet: CTF has no place to count it in.
+    pub(super) fn take_warning(&mut self) -> Option<Warning> {
+        let (events, packets) = std::mem::take(&mut self.untold);
+        let warning = Warning::Untold { path: self.path.clone(), events, packets };
+        (events + packets > 0).then_some(warning)
     }
 
     pub(super) fn flush(&mut self) -> Result<(), Error> {
