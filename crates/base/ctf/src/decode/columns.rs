@@ -8,9 +8,9 @@
 use super::packet::PacketDecoder;
 use super::plan::{Node, Plan};
 use super::records::Record;
-use super::runs::{self, Kind, Leaf};
 use super::table::Value;
 use super::walk::{FieldVisitor, Scalars};
+use super::whole::{self, Kind, Leaf};
 use crate::model::{EventClass, FieldKind, Scope, StreamClass, StringEncoding};
 
 /// Records at hand as columns; see [`PacketDecoder::columns`].
@@ -84,7 +84,7 @@ impl Picked {
                     return Some(Value::Signed(leaf.number(bytes).cast_signed()));
                 }
                 Kind::Number | Kind::Odd | Kind::Kept => return Some(Value::Unsigned(leaf.number(bytes))),
-                Kind::Text => return Some(Value::Text(runs::text(leaf, bytes))),
+                Kind::Text => return Some(Value::Text(whole::text(leaf, bytes))),
                 _ => {}
             }
         }

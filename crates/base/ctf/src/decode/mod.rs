@@ -14,12 +14,12 @@ mod packet;
 mod plan;
 mod real;
 mod records;
-mod runs;
 mod table;
 #[cfg(test)]
 mod tests;
 mod text;
 mod walk;
+mod whole;
 
 pub use columns::{Columns, Picked};
 pub use packet::{PacketDecoder, PacketInfo};

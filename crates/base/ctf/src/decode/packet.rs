@@ -496,8 +496,8 @@ impl PacketDecoder {
         // The same bytes were walked when the record was found, so this gets to the end.
         if scope != Scope::EventHeader
             && let Some(whole) = &plan.whole
-            && whole.visit(&plan.nodes, data, start, &self.slots, visitor)
         {
+            whole.visit(&plan.nodes, (data, start), &self.slots, visitor);
             return true;
         }
         self.walk_scope(class, data, scope, (self.record(), plan, start), visitor)
@@ -514,12 +514,9 @@ impl PacketDecoder {
             (&*event.plan.payload, record.starts[2], Scope::Payload),
         ] {
             let start = record.at + u64::from(start);
-            if let Some(whole) = &plan.whole
-                && whole.visit(&plan.nodes, data, start, &self.slots, visitor)
-            {
-                continue;
-            }
-            if !plan.nodes.is_empty() {
+            if let Some(whole) = &plan.whole {
+                whole.visit(&plan.nodes, (data, start), &self.slots, visitor);
+            } else if !plan.nodes.is_empty() {
                 self.walk_scope(class, data, scope, (Some(record), plan, start), visitor);
             }
         }

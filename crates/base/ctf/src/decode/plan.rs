@@ -1,14 +1,15 @@
 //! Decode programs: a field class tree, compiled once into a flat list of steps.
 //!
 //! A plan has the full list, which reports every field to a visitor, and a short one that only
-//! finds the end of the scope, in which neighbours of fixed size are one step; in the full one they
-//! are taken together where that can be (see [`super::runs`]). Steps are in declaration order; the steps inside a compound follow it up to its `next`. Compiling does not
-//! fail: what can not be decoded is refused where the metadata is read.
+//! finds the end of the scope, in which neighbours of fixed size are one step. For scopes whose end is
+//! known there is a list of leaves instead (see [`super::whole`]). Steps are in declaration order; the
+//! steps inside a compound follow it up to its `next`. Compiling does not fail: what can not be
+//! decoded is refused where the metadata is read.
 
 use std::sync::Arc;
 
 use super::orders;
-use super::runs::{self, ArrayLeaf, Leaf, NO_RUN, Run, Whole};
+use super::whole::Whole;
 use crate::model::{
     ByteOrder, FieldClass, FieldKind, FieldRef, IntRange, IntegerLayout, Length, Roles, Scope,
     StringEncoding, StringExtent,
@@ -82,8 +83,6 @@ pub(crate) struct Step {
     pub node: u32,
     /// The step after this one and all inside it.
     pub next: u32,
-    /// The run that starts here, or `NO_RUN`.
-    pub run: u32,
     pub len: u64,
 }
 
@@ -152,9 +151,6 @@ impl Choices {
 pub(crate) struct Program {
     pub steps: Vec<Step>,
     pub choices: Vec<Choices>,
-    pub runs: Vec<Run>,
-    pub leaves: Vec<Leaf>,
-    pub arrays: Vec<ArrayLeaf>,
     /// Fields of both byte orders could meet inside a byte: the order of each must be checked.
     pub mixes_orders: bool,
 }
@@ -170,7 +166,7 @@ pub(crate) struct Plan {
     pub align: u64,
     /// The list for readers, when it differs from the full one: hidden fields are only passed over.
     pub shown: Option<Program>,
-    /// What readers see, when it is one run.
+    /// What readers see, as leaves.
     pub whole: Option<Whole>,
     /// Size when it does not depend on data.
     pub fixed_bits: Option<u64>,
@@ -188,7 +184,6 @@ impl Plan {
         let mut full = Compiler::new(Purpose::All);
         full.program.mixes_orders = mixes_orders;
         full.field(root, "", 0);
-        runs::find(&mut full.program);
         let mut short = Compiler::new(Purpose::End);
         if !mixes_orders {
             short.field(root, "", 0);
@@ -196,7 +191,6 @@ impl Plan {
         let shown = (hides_any(root) && !mixes_orders).then(|| {
             let mut shown = Compiler::new(Purpose::Shown);
             shown.field(root, "", 0);
-            runs::find(&mut shown.program);
             shown.program
         });
         Self {
@@ -471,7 +465,6 @@ const BLANK: Step = Step {
     encoding: StringEncoding::Utf8,
     node: 0,
     next: 0,
-    run: NO_RUN,
     len: 0,
 };
 

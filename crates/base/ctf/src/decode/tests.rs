@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::runs::NO_RUN;
 use super::{FastHeader, FieldVisitor, Node, PacketDecoder, PacketInfo, Plan};
 use crate::model::{Scope, TraceClass};
 use crate::{MetadataOptions, MetadataReader};
@@ -90,11 +89,8 @@ fn plain(plan: &Plan) -> Plan {
     plan.short = super::plan::Program::default();
     let shown = plan.shown.iter_mut();
     for program in shown.chain([&mut plan.full]) {
-        program.runs.clear();
-        program.arrays.clear();
         // Every field is then checked against its neighbour's byte order.
         program.mixes_orders = true;
-        program.steps.iter_mut().for_each(|step| step.run = NO_RUN);
     }
     plan
 }

@@ -9,7 +9,6 @@ use std::ffi::CStr;
 
 use super::bits::{mask, read_be, read_le, sign_extend};
 use super::plan::{Code, NO_SLOT, Node, Plan, Program, Step};
-use super::runs;
 use super::text::transcode;
 use crate::error::Fault;
 use crate::limits::EMPTY_ELEMENTS_MAX;
@@ -133,7 +132,14 @@ impl<'a> Scalars<'a> {
     /// The elements in order.
     pub fn iter(&self) -> impl Iterator<Item = Scalar> + use<'a> {
         let all = *self;
-        (0..all.len).map(move |i| scalar(all.data, all.at + i * all.stride, &all.step))
+        let integers = matches!(all.step.code, Code::Unsigned | Code::Signed);
+        // Nearly all arrays of tracers are of bytes.
+        let bytes = self.as_bytes().filter(|_| integers).unwrap_or_default();
+        (0..all.len).map(move |i| match bytes.get(i as usize) {
+            Some(byte) if all.step.code == Code::Signed => Scalar::Signed(i64::from(byte.cast_signed())),
+            Some(byte) => Scalar::Unsigned(u64::from(*byte)),
+            None => scalar(all.data, all.at + i * all.stride, &all.step),
+        })
     }
 
     /// The bytes themselves, if the elements are whole aligned bytes.
@@ -245,19 +251,6 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
                 self.pad(step, low)?;
                 at = self.at;
             }
-            if let Some(run) = self.program.runs.get(step.run as usize)
-                && at & 7 == 0
-                && let Some(rest) = content.get((at >> 3) as usize..)
-                && let Some(bytes) = rest.get(..run.span_bytes)
-            {
-                let leaves = self.program.leaves.get(run.leaves.0 as usize..run.leaves.1 as usize);
-                let leaves = leaves.unwrap_or_default();
-                let place = runs::Place { data: self.input.data, from: (at >> 3) as usize, bytes };
-                self.report(leaves, place);
-                at += run.bits;
-                index = (run.next as usize).saturating_sub(from);
-                continue;
-            }
             index += 1;
             match step.code {
                 Code::Unsigned | Code::Signed => {
@@ -298,12 +291,6 @@ impl<'a, V: FieldVisitor> Walker<'a, V> {
         }
         self.at = at;
         Ok(())
-    }
-
-    #[inline(never)]
-    fn report(&mut self, leaves: &[runs::Leaf], place: runs::Place<'_>) {
-        let arrays = &self.program.arrays;
-        runs::report(leaves, arrays, self.nodes, place, self.input.slots, self.visitor);
     }
 
     /// The steps that are not single integers.
@@ -710,15 +697,24 @@ fn nul_at(bytes: &[u8], encoding: StringEncoding) -> Option<usize> {
 /// left to the library, which is fast on long ones.
 #[inline]
 pub(super) fn nul_byte_at(bytes: &[u8]) -> Option<usize> {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x8080_8080_8080_8080;
+    const LOW: u128 = u128::from_ne_bytes([0x01; 16]);
+    const HIGH: u128 = u128::from_ne_bytes([0x80; 16]);
     let mut at = 0;
+    // The names of tasks and of many other things have sixteen.
+    if let Some(words) = bytes.first_chunk::<16>() {
+        let words = u128::from_le_bytes(*words);
+        let nul = words.wrapping_sub(LOW) & !words & HIGH;
+        if nul != 0 {
+            return Some((nul.trailing_zeros() / 8) as usize);
+        }
+        at = 16;
+    }
     while at < SHORT_TEXT_BYTES
         && let Some(word) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>())
     {
         // The lowest set bit is that of the first byte that is 0; above it there may be others.
         let word = u64::from_le_bytes(*word);
-        let nul = word.wrapping_sub(LOW) & !word & HIGH;
+        let nul = word.wrapping_sub(LOW as u64) & !word & HIGH as u64;
         if nul != 0 {
             return Some(at + (nul.trailing_zeros() / 8) as usize);
         }
