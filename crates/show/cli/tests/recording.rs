@@ -123,9 +123,13 @@ fn several_channels_threads_and_programs_record_side_by_side() {
             }
         }
     });
-    home.ok("destroy");
+    let said = home.ok("destroy");
     let text = home.babeltrace(&home.dir.join("out"));
-    assert_eq!((values(&text, "p:a").len(), values(&text, "p:b").len()), (12_000, 6000));
+    let read = values(&text, "p:a").len() + values(&text, "p:b").len();
+    // A thread that was preempted with the lock makes others lose records, which are counted.
+    let lost = said.lines().filter(|line| line.ends_with(" records discarded (lock taken)"));
+    let lost = lost.map(|line| line.split(' ').rev().nth(4).unwrap().parse::<usize>().unwrap());
+    assert_eq!(read + lost.sum::<usize>(), 12_000 + 6000, "{said}");
 }
 
 #[test]
