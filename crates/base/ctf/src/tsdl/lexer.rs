@@ -29,10 +29,19 @@ pub(super) struct Token<'a> {
     pub at: usize,
 }
 
-const PUNCTUATION: [&str; 22] = [
-    "...", "->", ":=", "[", "]", "(", ")", "{", "}", ".", "*", "+", "-", "<", ">", ":", ";", "=", ",", "~",
-    "|", "&",
-];
+/// The punctuation that a text which begins with `first` begins with.
+fn punctuation(first: u8, text: &str) -> Option<&'static str> {
+    const ONES: [&str; 19] =
+        ["[", "]", "(", ")", "{", "}", ".", "*", "+", "-", "<", ">", ":", ";", "=", ",", "~", "|", "&"];
+    let longer = match first {
+        b'.' => Some("..."),
+        b'-' => Some("->"),
+        b':' => Some(":="),
+        _ => None,
+    };
+    let one = || ONES.into_iter().find(|one| one.as_bytes() == [first]);
+    longer.filter(|longer| text.starts_with(longer)).or_else(one)
+}
 
 /// All tokens of the text, `End` last.
 pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, Box<MetadataError>> {
@@ -129,7 +138,7 @@ impl<'a> Lexer<'a> {
             self.at += len;
             return Ok(Kind::Word(&rest[..len]));
         }
-        match PUNCTUATION.iter().find(|p| rest.starts_with(**p)) {
+        match punctuation(first, rest) {
             Some(punct) => {
                 self.at += punct.len();
                 Ok(Kind::Punct(punct))

@@ -33,10 +33,12 @@ struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
+    #[inline]
     fn peek(&self) -> &Kind<'a> {
         self.peek_at(0)
     }
 
+    #[inline]
     fn peek_at(&self, ahead: usize) -> &Kind<'a> {
         // The last token is `End` and is never passed.
         let last = self.tokens.len() - 1;
@@ -47,6 +49,7 @@ impl<'a> Parser<'a> {
         self.tokens[self.next.min(self.tokens.len() - 1)].at
     }
 
+    #[inline]
     fn bump(&mut self) {
         self.next = (self.next + 1).min(self.tokens.len() - 1);
     }
@@ -67,6 +70,7 @@ impl<'a> Parser<'a> {
         self.fail(format!("syntax error: expected {wanted}, found {got}"))
     }
 
+    #[inline]
     fn eat(&mut self, punct: &str) -> bool {
         let found = self.is(punct);
         if found {
@@ -82,6 +86,7 @@ impl<'a> Parser<'a> {
         self.unexpected(&format!("`{punct}`"))
     }
 
+    #[inline]
     fn is(&self, punct: &str) -> bool {
         matches!(self.peek(), Kind::Punct(p) if *p == punct)
     }

@@ -23,7 +23,8 @@ use crate::{Error, Warning};
 #[derive(Debug)]
 pub struct Muxer<P> {
     readers: Vec<StreamReader<P>>,
-    /// Binary heap of the heads of all streams but the current one, least first.
+    /// Binary heap of the heads of all streams but the current one, least first; while a plan is
+    /// followed, as it will be at its end.
     heap: Vec<Head>,
     /// The stream whose message is the current one; `NOBODY` when there is none.
     current: usize,
@@ -237,25 +238,29 @@ impl<P: PacketSource> Muxer<P> {
         self.land();
         let status = self.advance_one()?;
         if status == Status::Ready && !std::mem::take(&mut self.in_runs) {
-            self.plan.make(&self.readers, self.current, &self.heap, self.range);
+            self.plan.make(&self.readers, self.current, &mut self.heap, self.range);
         }
         Ok(status)
     }
 
     /// Forgets the plan; all that is known of the streams is that of the message stood on.
     fn land(&mut self) {
-        if self.plan.forget() {
-            self.last_ns = self.head(self.current).ns;
-            self.enter_heads(self.plan.started_at());
+        let followed = self.plan.is_empty();
+        let Some(last) = self.plan.forget() else { return };
+        self.last_ns = self.head(self.current).ns;
+        if followed {
+            self.limit = self.heap.first().copied().unwrap_or(NEVER);
+        } else {
+            self.enter_heads(last);
         }
     }
 
-    /// Enters the heads anew after a plan was followed, which left them alone: one of them is the
-    /// current stream now, and the one that `was` current then is none of them.
-    fn enter_heads(&mut self, was: usize) {
+    /// Enters the heads anew after some messages were passed over: the heap is that of all streams but
+    /// `without`, which is one of those now that are not current.
+    fn enter_heads(&mut self, without: usize) {
         for head in &mut self.heap {
             if head.reader == self.current {
-                head.reader = was;
+                head.reader = without;
             }
             // A message without a time keeps the one that it was given.
             head.ns = self.readers[head.reader].ns().unwrap_or(head.ns);

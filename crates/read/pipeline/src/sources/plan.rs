@@ -16,6 +16,15 @@ pub(super) struct Head {
     pub reader: usize,
 }
 
+impl Head {
+    /// Whether it comes first, without a jump on the way there.
+    #[inline(always)]
+    fn is_before(&self, other: &Self) -> bool {
+        let key = |head: &Self| (i128::from(head.ns) << 64) | head.reader as i128;
+        key(self) < key(other)
+    }
+}
+
 /// After every message.
 pub(super) const NEVER: Head = Head { ns: i64::MAX, reader: usize::MAX };
 
@@ -28,11 +37,8 @@ pub(super) struct Plan {
     readers: Vec<u32>,
     /// Position of the next one.
     at: usize,
-    /// The stream that was the current one when the plan was made.
-    started_at: usize,
-    /// Events at hand of each stream that were planned already.
+    /// Events at hand of each stream that were planned already; 0 between two plans.
     used: Vec<u32>,
-    heap: Vec<Head>,
 }
 
 impl Plan {
@@ -49,65 +55,67 @@ impl Plan {
         self.at >= self.readers.len()
     }
 
-    /// The stream that was the current one when the plan was made.
-    pub(super) fn started_at(&self) -> usize {
-        self.started_at
-    }
-
-    /// Drops what is left; true if there was a plan.
-    pub(super) fn forget(&mut self) -> bool {
-        let was = !self.readers.is_empty();
+    /// Drops what is left; gives the stream of its last event, if there was a plan.
+    pub(super) fn forget(&mut self) -> Option<usize> {
+        let last = self.readers.last().map(|reader| *reader as usize);
         self.readers.clear();
         self.at = 0;
-        was
+        last
     }
 
     /// Plans from the event that `current` stands on. `heads` are those of all other streams, a
-    /// heap.
+    /// heap; afterwards they are those of all but the plan's last one, as if it had been followed.
     pub(super) fn make<P: PacketSource>(
         &mut self,
         readers: &[StreamReader<P>],
         current: usize,
-        heads: &[Head],
+        heads: &mut [Head],
         range: SliceRange,
     ) {
         self.forget();
         // The current stream stands on an event that was given; the others on their next.
         let own = match readers.get(current).map(StreamReader::times_at_hand) {
-            Some([_, own @ ..]) => within(own, range),
+            Some([_, own @ ..]) => own,
             _ => return,
         };
         if u32::try_from(readers.len()).is_err() {
             return;
         }
-        self.started_at = current;
         match heads {
-            [] => self.readers.resize(own.len(), current as u32),
+            [] => self.readers.resize(within(own, range).len(), current as u32),
             [other] => {
                 let times = within(readers[other.reader].times_at_hand(), range);
-                self.pair((current as u32, own), (other.reader as u32, times));
+                self.pair((current, within(own, range)), (other.reader, times), other);
             }
             _ => self.many(readers, current, heads, range),
         }
     }
 
     /// Two streams. At equal times the first one comes first.
-    fn pair(&mut self, a: (u32, &[i64]), b: (u32, &[i64])) {
-        if a.0 < b.0 {
-            self.merge(a, b, |a_ns, b_ns| b_ns < a_ns);
+    fn pair(&mut self, a: (usize, &[i64]), b: (usize, &[i64]), other: &mut Head) {
+        let (a_at, b_at) = if a.0 < b.0 {
+            self.merge(a, b, |a_ns, b_ns| b_ns < a_ns)
         } else {
-            self.merge(a, b, |a_ns, b_ns| b_ns <= a_ns);
+            self.merge(a, b, |a_ns, b_ns| b_ns <= a_ns)
+        };
+        let Some(last) = self.readers.last() else { return };
+        // The one that is not the last one stands on its next.
+        let ((reader, times), at) = if *last as usize == a.0 { (b, b_at) } else { (a, a_at) };
+        if let Some(ns) = times.get(at) {
+            *other = Head { ns: *ns, reader };
         }
     }
 
-    /// Merges without a branch on which stream is next: nobody can guess that.
+    /// Merges without a branch on which stream is next: nobody can guess that. Gives how many events
+    /// of each were taken.
     #[inline(always)]
     fn merge(
         &mut self,
-        (a, a_times): (u32, &[i64]),
-        (b, b_times): (u32, &[i64]),
+        (a, a_times): (usize, &[i64]),
+        (b, b_times): (usize, &[i64]),
         takes_b: impl Fn(i64, i64) -> bool,
-    ) {
+    ) -> (usize, usize) {
+        let (a, b) = (a as u32, b as u32);
         self.readers.resize(a_times.len() + b_times.len(), a);
         let (mut a_at, mut b_at) = (0, 0);
         for slot in &mut self.readers {
@@ -118,47 +126,47 @@ impl Plan {
             b_at += usize::from(takes_b);
         }
         self.readers.truncate(a_at + b_at);
+        (a_at, b_at)
     }
 
-    /// Any number of streams, in runs: events of one until another one's head is due.
+    /// Any number of streams, in runs: events of one until another one's head is due. The heap is that
+    /// of all streams but `reader` all the time.
     fn many<P: PacketSource>(
         &mut self,
         readers: &[StreamReader<P>],
         current: usize,
-        heads: &[Head],
-        range: SliceRange,
+        heap: &mut [Head],
+        SliceRange { from_ns, to_ns }: SliceRange,
     ) {
-        self.used.clear();
+        let inside = |ns: i64| to_ns.is_none_or(|to| ns < to) && from_ns.is_none_or(|from| ns >= from);
         self.used.resize(readers.len(), 0);
         self.used[current] = 1;
-        self.heap.clear();
-        self.heap.extend_from_slice(heads);
         let mut reader = current;
-        loop {
-            let limit = self.heap.first().copied().unwrap_or(NEVER);
+        while let Some(limit) = heap.first().copied() {
             let used = self.used[reader] as usize;
-            let times = readers[reader].times_at_hand();
-            let times = within(times.get(used..).unwrap_or_default(), range);
+            let times = readers[reader].times_at_hand().get(used..).unwrap_or_default();
             let room = EVENTS_MAX.saturating_sub(self.readers.len());
-            let due = |ns: &&i64| Head { ns: **ns, reader } < limit;
+            let due = |ns: &&i64| Head { ns: **ns, reader } < limit && inside(**ns);
             let run = times.iter().take(room).take_while(due).count();
-            self.readers.resize(self.readers.len() + run, reader as u32);
-            let Some(ns) = times.get(run).filter(|_| run < room) else {
-                return;
-            };
-            let next = Head { ns: *ns, reader };
+            self.readers.extend(std::iter::repeat_n(reader as u32, run));
             self.used[reader] = (used + run) as u32;
-            // The other stream stands on its head already: that one comes without a step.
-            reader = limit.reader;
-            let used = &mut self.used[reader];
-            let times = readers[reader].times_at_hand().get(*used as usize..).unwrap_or_default();
-            if times.first() != Some(&limit.ns) || within(&times[..1], range).is_empty() {
-                return;
+            let Some(ns) = times.get(run).filter(|ns| run < room && inside(**ns)) else { break };
+            // The other stream stands on its head already: that one comes without a step. It may be
+            // no event.
+            let used = &mut self.used[limit.reader];
+            let known = *used > 0 || readers[limit.reader].times_at_hand().first() == Some(&limit.ns);
+            if !known || !inside(limit.ns) {
+                break;
             }
             *used += 1;
-            self.heap[0] = next;
-            sift_down(&mut self.heap, 0);
+            heap[0] = Head { ns: *ns, reader };
+            sift_down(heap, 0);
+            reader = limit.reader;
             self.readers.push(reader as u32);
+        }
+        self.used[current] = 0;
+        for reader in &self.readers {
+            self.used[*reader as usize] = 0;
         }
     }
 }
@@ -177,17 +185,18 @@ fn within(times: &[i64], range: SliceRange) -> &[i64] {
 /// Moves the head at `at` of a heap down to its place.
 #[inline]
 pub(super) fn sift_down(heap: &mut [Head], mut at: usize) {
+    let Some(head) = heap.get(at).copied() else { return };
     loop {
-        let mut least = at;
-        for child in [2 * at + 1, 2 * at + 2] {
-            if child < heap.len() && heap[child] < heap[least] {
-                least = child;
-            }
+        let mut child = 2 * at + 1;
+        if let Some([left, right]) = heap.get(child..child + 2) {
+            // Which child is the lesser one nobody can guess.
+            child += usize::from(right.is_before(left));
         }
-        if least == at {
-            return;
+        match heap.get(child) {
+            Some(least) if least.is_before(&head) => heap[at] = *least,
+            _ => break,
         }
-        heap.swap(at, least);
-        at = least;
+        at = child;
     }
+    heap[at] = head;
 }
