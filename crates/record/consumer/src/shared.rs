@@ -19,6 +19,7 @@ use std::io;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::OnceLock;
 use thiserror::Error;
 
 /// Bytes of the clock's and of a doorbell's file.
@@ -114,7 +115,8 @@ impl Mapping {
         let (offset, bytes) = (offset as usize, bytes as usize);
         assert!(offset.checked_add(bytes).is_some_and(|end| end <= self.bytes), "inside the mapping");
         let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
-        // SAFETY: the range lies in our own mapping (checked above), into which nothing points yet.
+        // SAFETY: the range lies in our own mapping (checked above), and what lies there is used through raw
+        // pointers and atomics alone, if at all.
         let address = unsafe {
             let at = self.address.as_ptr().add(offset);
             libc::mmap(at.cast(), bytes, access, flags, file.as_raw_fd(), 0)
@@ -156,6 +158,11 @@ fn consumer_file_bytes(geometry: &Geometry) -> u64 {
     geometry.consumer_bytes() + ledgers
 }
 
+/// Where a CPU's ring begins in the mapping of a set.
+fn ring_offset(geometry: &Geometry, cpu: u32) -> u64 {
+    PAGE_BYTES as u64 + u64::from(cpu) * geometry.ring_bytes()
+}
+
 /// The two files of a ring set, mapped.
 pub struct RingMemory {
     set: Set,
@@ -164,8 +171,8 @@ pub struct RingMemory {
     consumer_read_only: OwnedFd,
     // Behind `set`, which points into them.
     mappings: [Mapping; 2],
-    /// Kind ebpf: the map behind each ring.
-    maps: Vec<(u32, OwnedFd)>,
+    /// Kind ebpf: the map behind each ring, by CPU; there once its CPU was online.
+    maps: Vec<OnceLock<OwnedFd>>,
 }
 
 impl RingMemory {
@@ -227,21 +234,43 @@ impl RingMemory {
         let set_file = memory_file("sillage-ring", PAGE_BYTES as u64)?;
         all.place(set_file.as_fd(), 0, PAGE_BYTES as u64)?;
         for (cpu, map) in maps.iter().filter(|(cpu, _)| *cpu < geometry.cpus) {
-            let offset = PAGE_BYTES as u64 + u64::from(*cpu) * geometry.ring_bytes();
-            all.place(map.as_fd(), offset, geometry.ring_bytes())?;
+            all.place(map.as_fd(), ring_offset(&geometry, *cpu), geometry.ring_bytes())?;
         }
         // SAFETY: both mappings have the bytes that the geometry asks for and live as long as the set;
         // the header page is fresh, and a map's bytes are zero or as its programs left them.
         let set = unsafe { Set::create(all.address, words.address, geometry, set_id)? };
-        maps.iter().for_each(|(cpu, _)| set.activate(*cpu));
+        maps.iter().filter(|(cpu, _)| *cpu < geometry.cpus).for_each(|(cpu, _)| set.activate(*cpu));
         let consumer_file = memory_file("sillage-consumer", PAGE_BYTES as u64)?;
         let consumer_read_only = read_only(&consumer_file)?;
-        Ok(RingMemory { set, set_file, consumer_file, consumer_read_only, mappings: [all, words], maps })
+        let mappings = [all, words];
+        let slots: Vec<OnceLock<OwnedFd>> = (0..geometry.cpus).map(|_| OnceLock::new()).collect();
+        for (cpu, map) in maps {
+            // Of two for one CPU the first is mapped over; none for CPUs that cannot be.
+            let _ = slots.get(cpu as usize).map(|slot| slot.set(map));
+        }
+        Ok(RingMemory { set, set_file, consumer_file, consumer_read_only, mappings, maps: slots })
+    }
+
+    /// Kind ebpf: the ring of a CPU that was not there before. False, and nothing done, if it has one.
+    /// One thread at a time may call it.
+    ///
+    /// # Errors
+    /// A map that cannot be mapped.
+    pub fn add_map(&self, cpu: u32, map: OwnedFd) -> Result<bool, SharedError> {
+        let Some(slot) = self.maps.get(cpu as usize).filter(|slot| slot.get().is_none()) else {
+            return Ok(false);
+        };
+        let geometry = self.set.geometry();
+        // Until the CPU is active nobody looks there, but for loss counts, which are zeroes before and after.
+        self.mappings[0].place(map.as_fd(), ring_offset(geometry, cpu), geometry.ring_bytes())?;
+        let is_new = slot.set(map).is_ok();
+        self.set.activate(cpu);
+        Ok(is_new)
     }
 
     /// Kind ebpf: CPU and map of each ring, which a restarted daemon needs for `from_maps`.
     pub fn maps(&self) -> impl Iterator<Item = (u32, BorrowedFd<'_>)> {
-        self.maps.iter().map(|(cpu, map)| (*cpu, map.as_fd()))
+        (0..).zip(&self.maps).filter_map(|(cpu, map)| Some((cpu, map.get()?.as_fd())))
     }
 
     /// The totals of this ring's packets.

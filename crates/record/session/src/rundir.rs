@@ -91,7 +91,11 @@ impl RunDir {
             (Who::Programs, true) => 0o666,
             (Who::Clients, true) => {
                 if let Some(gid) = group(GROUP) {
-                    rustix::fs::chown(&path, None, Some(Gid::from_raw(gid)))?;
+                    match rustix::fs::chown(&path, None, Some(Gid::from_raw(gid))) {
+                        // A group that this user namespace does not have has no members in it either.
+                        Ok(()) | Err(rustix::io::Errno::INVAL) => {}
+                        Err(error) => return Err(error.into()),
+                    }
                 }
                 0o660
             }

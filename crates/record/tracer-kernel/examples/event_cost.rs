@@ -268,7 +268,8 @@ fn dump(channel: &mut Channel) -> Outcome<()> {
     let _others = Others((0..PROCESSES).map(sleeper).collect::<Result<_, _>>()?);
     let times = (0..5).map(|_| {
         let start = Instant::now();
-        statedump::run(channel, &[], |_| Some(1)).map(|_| start.elapsed().as_secs_f64() * 1e3)
+        statedump::run(channel, &statedump::Processes::Iterators, &[], |_| Some(1))
+            .map(|_| start.elapsed().as_secs_f64() * 1e3)
     });
     println!("state dump, ms\t{:.1}", median(times.collect::<Result<_, _>>()?));
     Ok(())

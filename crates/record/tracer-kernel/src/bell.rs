@@ -76,7 +76,7 @@ impl Thread {
     fn run(self) {
         // Without the right to it, a machine full of runnable tasks may let rings overflow; the loss
         // is counted there.
-        let _ = sys::raise_priority();
+        let _ = sys::run_first();
         loop {
             let mut sources =
                 [PollFd::new(&*self.notes, PollFlags::IN), PollFd::new(&*self.end, PollFlags::IN)];

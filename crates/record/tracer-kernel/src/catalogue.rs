@@ -9,7 +9,7 @@ use crate::format::FormatError;
 use crate::kernel::{BackEnd, Kernel};
 use crate::recipe::{Hook, Recipe};
 use crate::syscalls::{self, Abi, Side};
-use crate::{events, statedump, sys, tracefs};
+use crate::{events, late, statedump, sys, tracefs};
 use std::collections::{BTreeMap, HashSet};
 use thiserror::Error;
 
@@ -155,6 +155,11 @@ impl Catalogue {
         calls.map(|(event, _)| event.as_str())
     }
 
+    /// Whether the event is the beginning of a call, of which strings may have to be read later.
+    pub fn may_read_late(&self, event: &str) -> bool {
+        matches!(self.syscalls.get(event), Some(Origin::Syscall { side: Side::Entry, .. }))
+    }
+
     /// That there is a system call of this name.
     ///
     /// # Errors
@@ -197,6 +202,7 @@ impl Catalogue {
                 let recipe = kernel.from_format(category, record)?;
                 Ok(Recipe { name: name.to_owned().into(), ..recipe })
             }
+            None if name == late::LATE_STRING => Ok(late::recipe()),
             None => Err(CatalogueError::Unknown { name: name.into(), near: near(self.names(), name) }),
         }
     }

@@ -5,10 +5,11 @@
 //! as its [`Channel`].
 
 use crate::bell::Bell;
-use crate::code::{GenerateError, Reads, iterated};
+use crate::code::{Code, GenerateError, Reads, iterated};
 use crate::dispatch::Dispatch;
 use crate::format::FormatError;
 use crate::kernel::Kernel;
+use crate::late::{self, Late, STRINGS_MAX, Waiting};
 use crate::probes::{self, ProbeError};
 use crate::program::{self, CLOSED, Guard, Maps, SLACK_BYTES, STAGE_BYTES, STAGES, Spec};
 use crate::recipe::{Field, Hook, Recipe};
@@ -114,7 +115,7 @@ pub struct Channel {
     kernel: Arc<Kernel>,
     geometry: Geometry,
     memory: Arc<RingMemory>,
-    rings: OwnedFd,
+    rings: Arc<OwnedFd>,
     stages: OwnedFd,
     absent: OwnedFd,
     absent_count: Page,
@@ -122,6 +123,8 @@ pub struct Channel {
     enabled: Vec<Enabled>,
     /// Hooks of system calls, by side; there while one of their calls is enabled.
     dispatches: [Option<Dispatch>; 2],
+    /// With what strings are read again, if they are.
+    late: Option<Late>,
     /// Recursion misses of programs that are gone.
     past_recursion: u64,
     /// The word of each ring that says which programs may write into it.
@@ -181,9 +184,8 @@ impl Channel {
             inner: Some(template.as_fd()),
             name: "rings",
         })?;
-        for (cpu, map) in memory.maps() {
-            sys::set_inner(rings.as_fd(), cpu, map)?;
-        }
+        let rings = Arc::new(rings);
+        fill(&rings, &memory)?;
         let absent = array("absent", 8, 1, true)?;
         let failed = |error| SysError::Failed { call: "keeping a descriptor", error };
         let pages = memory.maps().map(|(_, map)| Page::map(map, 0, true));
@@ -204,8 +206,37 @@ impl Channel {
             absent,
             enabled: Vec::new(),
             dispatches: [None, None],
+            late: None,
             past_recursion: 0,
         })
+    }
+
+    /// A ring for a CPU that came online. False if it has one, or cannot have one.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn add_memory(memory: &RingMemory, cpu: u32) -> Result<bool, TracerError> {
+        let is_new = cpu < memory.geometry().cpus && !memory.maps().any(|(known, _)| known == cpu);
+        Ok(is_new && memory.add_map(cpu, Channel::ring(memory.geometry())?)?)
+    }
+
+    /// From now on programs record on this CPU, whose ring [`Channel::add_memory`] made.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_ring(&mut self, cpu: u32) -> Result<(), TracerError> {
+        let Some((_, map)) = self.memory.maps().find(|(known, _)| *known == cpu) else { return Ok(()) };
+        let closed = Page::map(map, 0, true)?;
+        closed.store_at(CLOSED, self.generation);
+        self.closed.push(closed);
+        Ok(sys::set_inner(self.rings.as_fd(), cpu, map)?)
+    }
+
+    /// CPUs that are online and have no ring.
+    pub fn without_ring(&self) -> Vec<u32> {
+        let (_, online) = sys::cpus();
+        let has = |cpu: &u32| self.memory.maps().any(|(known, _)| known == *cpu);
+        online.into_iter().filter(|cpu| *cpu < self.geometry.cpus && !has(cpu)).collect()
     }
 
     /// The rings, for the consumer's feed.
@@ -248,7 +279,9 @@ impl Channel {
                 let raw = |typed| sys::attach_raw(program.as_fd(), name).map_err(|_| typed);
                 Attached::Link { _link: sys::attach_typed(program.as_fd()).or_else(raw)? }
             }
-            Hook::Format { .. } | Hook::Iterator(_) | Hook::Payload => return Err(unfit(recipe)),
+            Hook::Format { .. } | Hook::Iterator(_) | Hook::Payload | Hook::Later => {
+                return Err(unfit(recipe));
+            }
             Hook::Code(site) => {
                 Attached::Link { _link: sys::attach_probe(program.as_fd(), probes::unit(site.unit)?, site)? }
             }
@@ -264,15 +297,41 @@ impl Channel {
     /// As `enable`.
     pub fn adopt(&mut self, Prepared(enabled): Prepared) -> Result<(), TracerError> {
         if let Attached::Syscall(side, abi, number) = enabled.attached {
-            let slot = &mut self.dispatches[side as usize];
-            if slot.is_none() {
-                *slot = Some(Dispatch::attach(&self.kernel, side)?);
+            // Strings that an entry cannot read wait for the exit.
+            let exit = (side == Side::Entry && self.late.is_some()).then_some(Side::Exit);
+            for side in [side].into_iter().chain(exit) {
+                if self.dispatches[side as usize].is_none() {
+                    let dispatch = Dispatch::attach(&self.kernel, side, self.late.as_ref())?;
+                    self.dispatches[side as usize] = Some(dispatch);
+                }
             }
-            if let Some(dispatch) = slot {
+            if let Some(dispatch) = &self.dispatches[side as usize] {
                 dispatch.set(abi, number, enabled.program.as_fd())?;
             }
         }
         self.enabled.push(enabled);
+        Ok(())
+    }
+
+    /// From now on strings of system calls that cannot be read at entry are read again at exit, and
+    /// recorded as an event of this number ([`late::recipe`]). To be called once, before a call is enabled.
+    ///
+    /// # Errors
+    /// As `enable`.
+    pub fn read_late(&mut self, event_id: u32, contexts: &[Field]) -> Result<(), TracerError> {
+        let (late, recipe) = (Late::create()?, late::recipe());
+        let waiting = late.waiting();
+        for index in 0..STRINGS_MAX {
+            let recall = |code: &mut Code<'_>, none| {
+                waiting.recall(code, index, none);
+                Ok(())
+            };
+            let guards: &[Guard<'_>] = &[&recall];
+            let program =
+                self.load_with(&recipe, event_id, contexts, guards, (None, Some(late.behind(index))))?;
+            late.set(index, program.as_fd())?;
+        }
+        self.late = Some(late);
         Ok(())
     }
 
@@ -325,6 +384,24 @@ impl Channel {
         contexts: &[Field],
         guards: &[Guard<'_>],
     ) -> Result<OwnedFd, TracerError> {
+        let late = match &recipe.hook {
+            Hook::Syscall { side: Side::Entry, .. } if !replaces_memory(&recipe.name) => {
+                self.late.as_ref().map(Late::waiting)
+            }
+            _ => None,
+        };
+        self.load_with(recipe, event_id, contexts, guards, (late, None))
+    }
+
+    /// As `load`; where its strings are noted that cannot be read, and what it goes on with.
+    fn load_with(
+        &self,
+        recipe: &Recipe,
+        event_id: u32,
+        contexts: &[Field],
+        guards: &[Guard<'_>],
+        (late, behind): (Option<Waiting>, Option<(i32, u32)>),
+    ) -> Result<OwnedFd, TracerError> {
         let recipe = &*self.resolved(recipe)?;
         let wrap = |error| TracerError::Recipe { event: recipe.name.to_string(), error };
         let kind = match &recipe.hook {
@@ -337,13 +414,13 @@ impl Channel {
             Hook::Iterator(name) => {
                 ProgramKind::Iterator(iterated(self.kernel.btf(), name).map_err(wrap)?.0.0)
             }
-            Hook::Payload => ProgramKind::RawTracepoint,
+            Hook::Payload | Hook::Later => ProgramKind::RawTracepoint,
             Hook::Format { .. } => return Err(unfit(recipe)),
             Hook::Record { .. } => ProgramKind::TracepointRecord,
             Hook::Code(_) => ProgramKind::Probe,
         };
         let maps = Maps {
-            rings: number(&self.rings),
+            rings: number(&*self.rings),
             stages: number(&self.stages),
             notes: number(&self.notes),
             absent: number(&self.absent),
@@ -357,7 +434,10 @@ impl Channel {
             contexts,
             guards,
             // A call's place is taken by one store, so it is either program's.
-            generation: (!matches!(recipe.hook, Hook::Syscall { .. })).then_some(self.generation),
+            generation: (!matches!(recipe.hook, Hook::Syscall { .. } | Hook::Later))
+                .then_some(self.generation),
+            late,
+            behind,
         };
         let load = |kind, reads| {
             let insns = program::generate(&spec, reads).map_err(wrap)?;
@@ -429,7 +509,9 @@ impl Channel {
     fn detach_idle(&mut self) {
         for side in [Side::Entry, Side::Exit] {
             let used = |e: &Enabled| matches!(e.attached, Attached::Syscall(of, ..) if of == side);
-            if !self.enabled.iter().any(used) {
+            let is_late = side == Side::Exit && self.late.is_some();
+            let needed = is_late && self.dispatches[Side::Entry as usize].is_some();
+            if !needed && !self.enabled.iter().any(used) {
                 self.detach(side);
             }
         }
@@ -475,6 +557,37 @@ impl Channel {
         loss.recursion += self.dispatches.iter().flatten().map(|d| misses(d.program())).sum::<u64>();
         loss
     }
+}
+
+/// Whether a call may return to other memory than it was made from.
+fn replaces_memory(event: &str) -> bool {
+    event.ends_with("_execve") || event.ends_with("_execveat")
+}
+
+/// Stack of the thread that fills an array of maps, bytes.
+const FILLER_STACK_BYTES: usize = 64 << 10;
+
+/// Puts the rings into the array that programs find them in. The kernel then waits until no program uses the
+/// array as it was; nobody can, so a thread waits for that alone.
+fn fill(rings: &Arc<OwnedFd>, memory: &Arc<RingMemory>) -> Result<(), SysError> {
+    let all = {
+        let (rings, memory) = (Arc::clone(rings), Arc::clone(memory));
+        move || {
+            let maps: Vec<(u32, BorrowedFd<'_>)> = memory.maps().collect();
+            let one_by_one =
+                || maps.iter().try_for_each(|(cpu, map)| sys::set_inner(rings.as_fd(), *cpu, *map));
+            sys::set_all_inner(rings.as_fd(), &maps).or_else(|_| one_by_one())
+        }
+    };
+    let builder = std::thread::Builder::new().name("rings".into()).stack_size(FILLER_STACK_BYTES);
+    let Ok(thread) = builder.spawn(all.clone()) else { return all() };
+    while !memory.maps().all(|(cpu, _)| sys::has_inner(rings.as_fd(), cpu)) {
+        if thread.is_finished() {
+            return thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+        std::thread::yield_now();
+    }
+    Ok(())
 }
 
 /// A recipe that this is not done with: a format that was not looked up, or what is no hook to stay on.

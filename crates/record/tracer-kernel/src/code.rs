@@ -8,6 +8,7 @@
 //! loaded directly (a bad pointer reads as 0), the arguments themselves are tested for null first
 //! (`Code::unless_null` says how), and anything computed goes through a helper that checks.
 
+use crate::late::Waiting;
 use crate::recipe::{Expr, Root};
 use sillage_bpf::{
     Access, Alu, AsmError, Assembler, Btf, Cond, Insn, Kind, Label, PathError, Reg, TypeId, Width,
@@ -35,6 +36,8 @@ const SPILLS_MAX: usize = 24;
 /// Numbers of the kernel's helpers.
 pub(crate) mod helper {
     pub(crate) const MAP_LOOKUP: i32 = 1;
+    pub(crate) const MAP_UPDATE: i32 = 2;
+    pub(crate) const MAP_DELETE: i32 = 3;
     pub(crate) const KTIME_NS: i32 = 5;
     pub(crate) const CPU: i32 = 8;
     pub(crate) const TAIL_CALL: i32 = 12;
@@ -137,6 +140,10 @@ pub struct Code<'a> {
     kept: Kept,
     /// Times that the current task was asked for.
     current_uses: usize,
+    /// Where strings are noted that cannot be read now, and the name of the call that they belong to.
+    late: Option<(Waiting, &'a str)>,
+    /// Strings of the program so far.
+    strings: u32,
 }
 
 /// Pointers that a program gets once and keeps on its stack.
@@ -188,7 +195,21 @@ impl<'a> Code<'a> {
         let mut asm = Assembler::new();
         let too_large = asm.label();
         let (fixed, variable, spills, current_uses) = (0, false, 0, 0);
-        Code { asm, btf, arguments, reads, fixed, variable, spills, too_large, kept, current_uses }
+        let (late, strings) = (None, 0);
+        Code {
+            asm,
+            btf,
+            arguments,
+            reads,
+            fixed,
+            variable,
+            spills,
+            too_large,
+            kept,
+            current_uses,
+            late,
+            strings,
+        }
     }
 
     /// The program's first instructions: R6 = its context, and what it keeps.
@@ -210,6 +231,11 @@ impl<'a> Code<'a> {
             self.asm.store(Width::B8, R10, KEPT_FIRST, R1);
         }
         Ok(())
+    }
+
+    /// From here on strings of programs that cannot be read are noted for when the call ends.
+    pub(crate) fn note_late(&mut self, waiting: Waiting, call: &'a str) {
+        self.late = Some((waiting, call));
     }
 
     /// True if the program would be shorter with the current task kept.

@@ -8,6 +8,7 @@
 use crate::channel::TracerError;
 use crate::code::{Code, GenerateError, Kept, Reads, arguments, helper};
 use crate::kernel::Kernel;
+use crate::late::{Late, STRINGS_MAX};
 use crate::program::SYSCALL_REGISTERS;
 use crate::recipe::{Expr, Root, arg, current};
 use crate::sys::{self, MapKind, MapSpec, ProgramKind, number};
@@ -29,8 +30,8 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    /// Attaches it, with no call enabled.
-    pub(crate) fn attach(kernel: &Kernel, side: Side) -> Result<Dispatch, TracerError> {
+    /// Attaches it, with no call enabled. With `late`, at exits, strings that wait are read first.
+    pub(crate) fn attach(kernel: &Kernel, side: Side, late: Option<&Late>) -> Result<Dispatch, TracerError> {
         let name = side.tracepoint();
         let wrap = |error| TracerError::Recipe { event: name.into(), error };
         let places = sys::create_map(&MapSpec {
@@ -41,11 +42,18 @@ impl Dispatch {
             inner: None,
             name: "syscalls",
         })?;
-        let load = |reads| {
-            let insns = generate(kernel, side, number(&places), reads).map_err(wrap)?;
+        let load_by = |late, reads| {
+            let insns = generate(kernel, side, number(&places), late, reads).map_err(wrap)?;
             Ok::<_, TracerError>(sys::load_program(ProgramKind::RawTracepoint, &insns, name)?)
         };
-        let program = load(Reads::Direct).or_else(|refused| load(Reads::Helper).map_err(|_| refused))?;
+        let load = |late| {
+            load_by(late, Reads::Direct).or_else(|refused| load_by(late, Reads::Helper).map_err(|_| refused))
+        };
+        let late = late.filter(|_| side == Side::Exit);
+        if let Some(late) = late {
+            late.set(STRINGS_MAX, load(None)?.as_fd())?;
+        }
+        let program = load(late)?;
         let link = sys::attach_raw(program.as_fd(), name)?;
         Ok(Dispatch { places, program, _link: link })
     }
@@ -81,13 +89,24 @@ fn places(abi: Abi, number: Option<u32>) -> impl Iterator<Item = u32> {
     range.filter(move |place| number.is_some() || !known(place)).map(move |place| base + place)
 }
 
-fn generate(kernel: &Kernel, side: Side, places: i32, reads: Reads) -> Result<Vec<Insn>, GenerateError> {
+fn generate(
+    kernel: &Kernel,
+    side: Side,
+    places: i32,
+    late: Option<&Late>,
+    reads: Reads,
+) -> Result<Vec<Insn>, GenerateError> {
     use Reg::*;
     let first = (side == Side::Exit).then_some(SYSCALL_REGISTERS);
     let arguments = arguments(kernel.btf(), side.tracepoint())?;
     let mut code = Code::new(kernel.btf(), arguments, reads, Kept { first, ..Kept::default() });
-    let [known, native, end] = code.asm.labels();
+    let [known, native, end, none_late] = code.asm.labels();
     code.begin()?;
+    if let Some(late) = late {
+        late.unless_any(&mut code, none_late);
+        late.go_on(&mut code, 0);
+    }
+    code.asm.bind(none_late);
     match side {
         Side::Entry => code.value(&arg(1))?,
         Side::Exit => code.value(&Expr::Path { root: Root::Arg(0), path: "orig_ax", plus: 0 })?,

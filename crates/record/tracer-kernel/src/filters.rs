@@ -62,6 +62,15 @@ pub enum FilterRefusal {
     Sys(#[from] SysError),
 }
 
+/// The column of a filter's text where a reference stands first, from 1.
+pub(crate) fn column_of(text: &str, reference: &Reference) -> usize {
+    let name = reference.to_string();
+    let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '.');
+    let mut places = text.match_indices(&name).map(|(at, _)| at);
+    let alone = |at: &usize| !text[..*at].ends_with(part) && !text[at + name.len()..].starts_with(part);
+    places.find(alone).map_or(1, |at| text[..at].chars().count() + 1)
+}
+
 /// A filter for one event.
 #[derive(Debug)]
 pub struct Filter {
@@ -402,12 +411,7 @@ enum Gives {
 impl Check<'_> {
     /// Where a reference stands in the text, in characters from 1.
     fn column(&self, reference: &Reference) -> usize {
-        let name = reference.to_string();
-        let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '$' | '.');
-        let mut places = self.text.match_indices(&name).map(|(at, _)| at);
-        let alone =
-            |at: &usize| !self.text[..*at].ends_with(part) && !self.text[at + name.len()..].starts_with(part);
-        places.find(alone).map_or(1, |at| self.text[..at].chars().count() + 1)
+        column_of(self.text, reference)
     }
 
     fn unfit(&self, reference: &Reference, what: &str) -> FilterRefusal {

@@ -15,6 +15,7 @@
 //! | [`events`] | the tables, a file for each subsystem |
 //! | [`syscalls`] | system calls: their tables, both ends of each as an event |
 //! | [`dispatch`] | one hook for all system calls, which goes to the program of each |
+//! | [`late`] | strings that were not in memory at entry, read again at exit |
 //! | [`contexts`] | fields in front of every event's: of the current task, call stacks, counters |
 //! | [`filters`] | LTTng's filter language as guards in front of a record |
 //! | [`trackers`] | whom a session follows, as a guard whose sets change while it is attached |
@@ -31,6 +32,7 @@
 //! | [`metadata`] | the trace's description in LTTng's words |
 //! | [`tracefs`] | the other back end: the kernel's own tracing, transcoded, where eBPF cannot be had |
 //! | `records` | programs on what the kernel's own tracing records |
+//! | [`rights`] | why the kernel said no, and what mends it |
 //! | [`parallel`] | loads on all processors |
 //! | [`sys`] | the few calls of bpf(2), with errors that name what is missing |
 //!
@@ -48,12 +50,14 @@ pub mod filters;
 pub mod format;
 pub mod guard;
 pub mod kernel;
+pub mod late;
 pub mod metadata;
 pub mod parallel;
 pub mod probes;
 pub mod program;
 pub mod recipe;
 mod records;
+pub mod rights;
 pub mod statedump;
 pub mod sys;
 pub mod syscalls;

@@ -13,6 +13,7 @@
 use crate::code::{
     Code, GenerateError, Kept, Reads, STAGED_BYTES_MAX, STRING_BYTES_MAX, arguments, helper, iterated,
 };
+use crate::late::{Waiting, tail_call};
 use crate::recipe::{Field, Hook, Recipe};
 use sillage_bpf::{Alu, Atomic, Btf, Cond, Insn, Label, Reg, Width};
 use sillage_ring::Geometry;
@@ -102,6 +103,10 @@ pub struct Spec<'a> {
     pub guards: &'a [Guard<'a>],
     /// It records while the rings' `closed` words have this value; None: whatever they have.
     pub generation: Option<u64>,
+    /// Where strings of the call are noted that cannot be read at its entry.
+    pub late: Option<Waiting>,
+    /// It does not end but goes on with the program at this place of this array.
+    pub behind: Option<(i32, u32)>,
 }
 
 /// Generates the program.
@@ -113,15 +118,19 @@ pub fn generate(spec: &Spec<'_>, reads: Reads) -> Result<Vec<Insn>, GenerateErro
         Hook::Tracepoint(name) => arguments(spec.btf, name)?,
         Hook::Syscall { side, .. } => arguments(spec.btf, side.tracepoint())?,
         Hook::Iterator(name) => iterated(spec.btf, name)?.1,
-        Hook::Record { .. } | Hook::Format { .. } | Hook::Payload | Hook::Code(_) => Vec::new(),
+        Hook::Record { .. } | Hook::Format { .. } | Hook::Payload | Hook::Code(_) | Hook::Later => Vec::new(),
     };
     let fixed = || spec.contexts.iter().chain(spec.recipe.fields.iter());
     let fixed: Option<u32> = fixed().map(|field| field.ty.fixed_bytes()).sum();
     let fixed = fixed.filter(|_| spec.recipe.hook != Hook::Payload);
+    let call = spec.recipe.name.split_once("syscall_entry_").map(|(_, call)| call);
     let first = matches!(spec.recipe.hook, Hook::Syscall { .. }).then_some(SYSCALL_REGISTERS);
     let make = |kept: Kept| {
         let mut code = Code::new(spec.btf, arguments.clone(), reads, kept);
         let [end, unstage] = code.asm.labels();
+        if let Some((waiting, call)) = spec.late.zip(call) {
+            code.note_late(waiting, call);
+        }
         let mut program = Program { spec, code, end, unstage, staged: fixed.is_none() };
         program.begin()?;
         match fixed {
@@ -482,6 +491,9 @@ impl Program<'_> {
             asm.bind(unstage);
         }
         asm.bind(end);
+        if let Some((programs, place)) = self.spec.behind {
+            tail_call(asm, programs, place);
+        }
         asm.mov(R0, 0);
         asm.exit();
         Ok(self.code.asm.finish()?)

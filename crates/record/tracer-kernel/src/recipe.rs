@@ -86,6 +86,8 @@ pub enum Hook {
     Iterator(&'static str),
     /// This process hands the payload over, for as many records as it likes.
     Payload,
+    /// The end of a call of which a string could not be read at its beginning ([`crate::late`]).
+    Later,
     /// A place in code.
     Code(Site),
     /// One end of a system call.

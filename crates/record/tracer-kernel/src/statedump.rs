@@ -1,23 +1,29 @@
 //! The state dump: what the machine looks like while recording begins, as `lttng_statedump_*` events.
 //!
 //! Processes, their namespaces, files and mappings come from the kernel's iterators: a program runs once
-//! for each of them and writes a record like any other. Block devices, interfaces, interrupts and
+//! for each of them and writes a record like any other; where it has none, from `/proc` ([`Processes`]). Block devices, interfaces, interrupts and
 //! processors come from what the system tells programs, and are handed to a program that does nothing
 //! but write them ([`machine`]). Nothing stays loaded behind [`run`].
 
 mod machine;
+mod proc;
+
+pub(crate) use proc::processes;
 
 use crate::channel::{Channel, TracerError};
-use crate::code::{Code, GenerateError, STRING_BYTES_MAX, helper};
+use crate::code::{Code, GenerateError, STRING_BYTES_MAX, helper, iterated};
 use crate::fields;
+use crate::kernel::Kernel;
 use crate::parallel;
 use crate::program::Guard;
 use crate::recipe::{
-    Expr, Field, Hook, Recipe, S32, Type, U8, U16, U32, arg, at, custom, hex64, int, s32, text, u32, u64,
+    Expr, Field, Hook, Recipe, S32, Source, Type, U8, U16, U32, arg, at, custom, hex64, int, s32, text, u32,
+    u64,
 };
-use crate::sys;
-use sillage_bpf::{Alu, Cond, Reg, Width};
+use crate::sys::{self, ProgramKind};
+use sillage_bpf::{Alu, Assembler, Cond, Reg, Width};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 
 use Reg::*;
@@ -195,21 +201,65 @@ pub(crate) fn payloads(event: &str) -> Vec<Vec<u8>> {
 static DEEPER: [(u32, Recipe); 3] =
     [(1, pid_namespace::<1>()), (2, pid_namespace::<2>()), (3, pid_namespace::<3>())];
 
+/// The variable of the daemon's environment that says where the processes of the dump come from.
+pub const SOURCE_VARIABLE: &str = "SILLAGE_KERNEL_DUMP";
+
+/// Where the processes of the dump come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Processes {
+    /// The kernel's iterators.
+    Iterators,
+    /// `/proc`; with the reason.
+    Proc(String),
+}
+
+/// Whether the kernel lets us iterate over its tasks: by doing so. The environment may forbid it.
+pub fn probe(kernel: &Kernel) -> Processes {
+    if std::env::var(SOURCE_VARIABLE).is_ok_and(|value| value == "proc") {
+        return Processes::Proc(format!("{SOURCE_VARIABLE}=proc"));
+    }
+    let mut asm = Assembler::new();
+    asm.mov(R0, 0);
+    asm.exit();
+    let insns = asm.finish().unwrap_or_default();
+    let iterated = iterated(kernel.btf(), TASK).map_err(|error| error.to_string()).and_then(|(id, _)| {
+        let program = sys::load_program(ProgramKind::Iterator(id.0), &insns, "probe");
+        let done = program.and_then(|program| sys::iterate(program.as_fd()));
+        done.map_err(|error| error.to_string())
+    });
+    iterated.map_or_else(Processes::Proc, |()| Processes::Iterators)
+}
+
+/// An event of the dump with its payload made by this program.
+fn by_payload(recipe: &Recipe) -> Recipe {
+    let fields = recipe.fields.iter().map(|field| Field {
+        name: field.name.clone(),
+        ty: field.ty.clone(),
+        from: Source::Custom(written),
+    });
+    Recipe { name: recipe.name.clone(), hook: Hook::Payload, fields: fields.collect::<Vec<_>>().into() }
+}
+
 /// Dumps into a channel what `id_of` has a number for, as the events' classes say. What this kernel has
-/// no iterator or type for is left out: the result names it.
+/// no iterator or type for comes from `/proc`: the result says why.
 ///
 /// # Errors
-/// The kernel refused a program for another reason.
+/// The kernel refused a program that has nothing to do with iterators.
 pub fn run(
     channel: &Channel,
+    from: &Processes,
     contexts: &[Field],
     id_of: impl Fn(&str) -> Option<u32>,
 ) -> Result<Vec<String>, TracerError> {
     let mut all: Vec<(&Recipe, u32, u32)> = Vec::new();
-    for recipe in EVENTS {
+    let by_proc = matches!(from, Processes::Proc(_));
+    let is_iterated = |recipe: &Recipe| matches!(recipe.hook, Hook::Iterator(_));
+    let replaced: Vec<Recipe> = EVENTS.iter().map(by_payload).collect();
+    for (recipe, replaced) in EVENTS.iter().zip(&replaced) {
         let Some(id) = id_of(&recipe.name) else { continue };
-        all.push((recipe, id, 0));
-        if recipe.name == PID_NAMESPACE {
+        let by_proc = by_proc && is_iterated(recipe);
+        all.push((if by_proc { replaced } else { recipe }, id, 0));
+        if recipe.name == PID_NAMESPACE && !by_proc {
             all.extend(DEEPER.iter().map(|(level, recipe)| (recipe, id, *level)));
         }
     }
@@ -224,20 +274,23 @@ pub fn run(
         channel.load(recipe, *id, contexts, guards)
     });
     let mut missing = Vec::new();
-    for ((recipe, ..), program) in all.iter().zip(programs) {
-        let program = match program {
-            Err(TracerError::Recipe { event, error }) => {
-                missing.push(format!("{event}: {error}"));
-                continue;
+    let wanted = |event: &str| by_proc && id_of(event).is_some();
+    let mut told = if by_proc { processes(wanted) } else { BTreeMap::new() };
+    for ((recipe, id, level), program) in all.iter().zip(programs) {
+        if is_iterated(recipe) {
+            let done = program.and_then(|program| Ok(sys::iterate(program.as_fd())?));
+            let Err(error) = done else { continue };
+            missing.push(format!("{}: {error}; from /proc", recipe.name));
+            if *level == 0 {
+                let mut told = processes(|event| event == recipe.name);
+                let payloads = told.remove(&*recipe.name).unwrap_or_default();
+                channel.record(&by_payload(recipe), *id, contexts, &payloads)?;
             }
-            other => other?,
-        };
-        match &recipe.hook {
-            Hook::Iterator(_) => sys::iterate(program.as_fd())?,
-            _ => machine::payloads(&recipe.name)
-                .iter()
-                .try_for_each(|payload| sys::run_with(program.as_fd(), payload))?,
+            continue;
         }
+        let program = program?;
+        let payloads = told.remove(&*recipe.name).unwrap_or_else(|| machine::payloads(&recipe.name));
+        payloads.iter().try_for_each(|payload| sys::run_with(program.as_fd(), payload))?;
     }
     Ok(missing)
 }

@@ -4,6 +4,8 @@
 //! attached is gone.
 
 use crate::recipe::Site;
+pub use crate::rights::missing_rights;
+use crate::rights::{Facts, Refused};
 use sillage_bpf::Insn;
 use std::ffi::CString;
 use std::io;
@@ -18,7 +20,9 @@ const LOG_BYTES: usize = 1 << 20;
 const REASON_CHARACTERS: usize = 160;
 
 const MAP_CREATE: i32 = 0;
+const MAP_LOOKUP: i32 = 1;
 const MAP_UPDATE: i32 = 2;
+const MAP_UPDATE_BATCH: i32 = 26;
 const MAP_DELETE: i32 = 3;
 const PROG_LOAD: i32 = 5;
 const PROG_RUN: i32 = 10;
@@ -70,30 +74,16 @@ impl SysError {
             _ => SysError::Failed { call, error },
         }
     }
-}
 
-/// What stands between this process and kernel tracing, as far as it can be seen.
-pub fn missing_rights() -> String {
-    const NEEDED: [(u32, &str); 2] = [(39, "CAP_BPF"), (38, "CAP_PERFMON")];
-    const SYS_ADMIN: u32 = 21;
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let capabilities = line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
-    let has = |bit: u32| capabilities >> bit & 1 != 0;
-    if !has(SYS_ADMIN) {
-        let missing: Vec<&str> = NEEDED.iter().filter(|(bit, _)| !has(*bit)).map(|(_, name)| *name).collect();
-        if !missing.is_empty() {
-            return format!(
-                "{} missing (setcap cap_bpf,cap_perfmon+ep on the daemon's file, or run it as root)",
-                missing.join(" and ")
-            );
+    /// As `last`, of perf_event_open(2).
+    fn last_of_perf(call: &'static str) -> SysError {
+        match SysError::last(call) {
+            SysError::Denied { call, .. } => {
+                SysError::Denied { call, missing: Facts::of_this_process().explain(Refused::Perf) }
+            }
+            other => other,
         }
     }
-    let lockdown = std::fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-    if lockdown.contains("[confidentiality]") {
-        return "the kernel is locked down (lockdown=confidentiality)".into();
-    }
-    "the kernel's configuration or a security module forbids it".into()
 }
 
 /// bpf(2) with an attribute block made of words at offsets.
@@ -141,6 +131,8 @@ pub enum MapKind {
     Array = 2,
     /// Values by keys of 16 bytes.
     Hash = 1,
+    /// The same, with memory for all entries from the start: programs may put something in.
+    WholeHash = 0x1_0001,
     /// Programs by index, for tail calls.
     Programs = 3,
     /// Events of perf by CPU.
@@ -173,9 +165,11 @@ pub struct MapSpec<'a> {
 /// # Errors
 /// No rights, no memory.
 pub fn create_map(spec: &MapSpec<'_>) -> Result<OwnedFd, SysError> {
+    /// The kernel's number of a kind; what is above tells flavours apart.
+    const KIND_BITS: u32 = 0xffff;
     let key_bytes = match spec.kind {
         MapKind::RingBuffer => 0,
-        MapKind::Hash => 16,
+        MapKind::Hash | MapKind::WholeHash => 16,
         _ => 4,
     };
     // Entries of hash maps are made when they are put in: most sets stay small.
@@ -185,7 +179,7 @@ pub fn create_map(spec: &MapSpec<'_>) -> Result<OwnedFd, SysError> {
         _ => 0,
     };
     let mut attributes = Attributes::new()
-        .u32(0, spec.kind as u32)
+        .u32(0, spec.kind as u32 & KIND_BITS)
         .u32(4, key_bytes)
         .u32(8, spec.value_bytes)
         .u32(12, spec.entries)
@@ -208,6 +202,32 @@ pub fn set_inner(outer: BorrowedFd<'_>, index: u32, inner: BorrowedFd<'_>) -> Re
         Attributes::new().fd(0, outer).u64(8, &raw const index as u64).u64(16, &raw const value as u64);
     // SAFETY: both words live through the call, and key and value of such a map have four bytes.
     unsafe { attributes.call(MAP_UPDATE) }.map(drop).map_err(|_| SysError::last("filling a map"))
+}
+
+/// Puts maps into an array of maps, at once: the kernel waits for its programs after each change of such an
+/// array, some ten milliseconds.
+///
+/// # Errors
+/// The kernel's: before 5.13 it changes one place at a time.
+pub fn set_all_inner(outer: BorrowedFd<'_>, inner: &[(u32, BorrowedFd<'_>)]) -> Result<(), SysError> {
+    let keys: Vec<u32> = inner.iter().map(|(index, _)| *index).collect();
+    let values: Vec<u32> = inner.iter().map(|(_, map)| map.as_raw_fd() as u32).collect();
+    let mut attributes = Attributes::new()
+        .u64(16, keys.as_ptr() as u64)
+        .u64(24, values.as_ptr() as u64)
+        .u32(32, keys.len() as u32)
+        .fd(36, outer);
+    // SAFETY: keys and values live through the call, as many as said, of four bytes each as such a map has them.
+    unsafe { attributes.call(MAP_UPDATE_BATCH) }.map(drop).map_err(|_| SysError::last("filling a map"))
+}
+
+/// True if there is a map at this place of an array of maps.
+pub fn has_inner(outer: BorrowedFd<'_>, index: u32) -> bool {
+    let mut id = 0u32;
+    let mut attributes =
+        Attributes::new().fd(0, outer).u64(8, &raw const index as u64).u64(16, &raw mut id as u64);
+    // SAFETY: both words live through the call, and key and value of such a map have four bytes.
+    unsafe { attributes.call(MAP_LOOKUP) }.is_ok()
 }
 
 /// Sets a value of an array or hash map. Key and value have the bytes that the map was made for.
@@ -414,7 +434,7 @@ pub fn open_counter(kind: u32, config: u64, cpu: u32) -> Result<OwnedFd, SysErro
     let event = unsafe {
         libc::syscall(libc::SYS_perf_event_open, attributes.0.as_ptr(), -1, cpu, -1, CLOSE_ON_EXEC)
     };
-    if event < 0 { Err(SysError::last("opening a counter")) } else { Ok(owned(event as i32)) }
+    if event < 0 { Err(SysError::last_of_perf("opening a counter")) } else { Ok(owned(event as i32)) }
 }
 
 /// Attaches a typed raw tracepoint's program. Closing the result detaches it.
@@ -461,7 +481,7 @@ pub(crate) fn open_record(tracepoint: u32) -> Result<OwnedFd, SysError> {
     // SAFETY: the block has the bytes that it says and lives through the call.
     let event =
         unsafe { libc::syscall(libc::SYS_perf_event_open, attributes.0.as_ptr(), -1, 0, -1, CLOSE_ON_EXEC) };
-    if event < 0 { Err(SysError::last("opening a tracepoint")) } else { Ok(owned(event as i32)) }
+    if event < 0 { Err(SysError::last_of_perf("opening a tracepoint")) } else { Ok(owned(event as i32)) }
 }
 
 /// Attaches a program to such an event. Closing the result detaches it.
@@ -517,7 +537,7 @@ pub fn attach_probe(program: BorrowedFd<'_>, unit: u32, site: &Site) -> Result<O
     let event =
         unsafe { libc::syscall(libc::SYS_perf_event_open, attributes.0.as_ptr(), -1, 0, -1, CLOSE_ON_EXEC) };
     if event < 0 {
-        return Err(SysError::last("placing a probe"));
+        return Err(SysError::last_of_perf("placing a probe"));
     }
     hang(program, owned(event as i32), "attaching a program to a probe")
 }
@@ -791,6 +811,18 @@ pub(crate) fn monotonic_ns() -> u64 {
 pub(crate) fn wake(word: &std::sync::atomic::AtomicU32) {
     // SAFETY: the kernel checks the address itself.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, i32::MAX) };
+}
+
+/// Has the calling thread run as soon as it can, in front of everything without a real-time priority, if it
+/// may: for threads that work for some microseconds at a time. Else it gets the highest ordinary priority.
+pub(crate) fn run_first() -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 1 };
+    let policy = libc::SCHED_RR | libc::SCHED_RESET_ON_FORK;
+    // SAFETY: the parameters live through the call.
+    match unsafe { libc::sched_setscheduler(0, policy, &raw const priority) } {
+        0 => Ok(()),
+        _ => raise_priority(),
+    }
 }
 
 /// Gives the calling thread the highest ordinary priority, if it may.

@@ -23,7 +23,7 @@ fn the_machine_is_dumped() {
     let sleepers: Vec<_> =
         (0..300).map(|_| std::process::Command::new("/bin/sleep").arg("60").spawn().unwrap()).collect();
     let start = Instant::now();
-    let missing = statedump::run(&session.channel, &[], |name| {
+    let missing = statedump::run(&session.channel, &statedump::Processes::Iterators, &[], |name| {
         names.iter().position(|known| known == name).map(|id| id as u32)
     });
     let took = start.elapsed();

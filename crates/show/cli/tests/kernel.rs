@@ -97,11 +97,28 @@ fn system_calls_are_recorded_with_their_arguments() {
     home.ok("enable-event -k --syscall openat,getpriority");
     home.ok("start");
     assert!(std::fs::File::open(home.dir.join("no such file")).is_err());
+    // A name on a page that the program has not touched.
+    std::fs::write(home.dir.join("cold"), format!("/no/such/cold\0{:4000}", "")).unwrap();
+    let open = "import ctypes, os\nc = ctypes.CDLL(None)\nc.mmap.restype = ctypes.c_void_p\n\
+                page = c.mmap(None, 4096, 1, 2, os.open('cold', 0), ctypes.c_long(0))\n\
+                assert c.open(ctypes.c_void_p(page), 0) < 0";
+    let python = Command::new("python3").args(["-c", open]).current_dir(&home.dir).status();
     home.ok("destroy");
     let text = read(&home, "out");
     let entry = |line: &&str| line.contains("syscall_entry_openat: ") && line.contains("no such file\"");
     assert!(text.lines().any(|line| entry(&line)), "{text}");
     assert!(count(&text, "syscall_exit_openat") > 0);
+    match python {
+        Ok(status) => {
+            assert!(status.success());
+            let late = "{ call = \"openat\", argument = \"filename\", value = \"/no/such/cold\" }";
+            assert!(
+                text.lines().any(|line| line.contains("syscall_late_string: ") && line.ends_with(late)),
+                "{text}"
+            );
+        }
+        Err(error) => eprintln!("SKIPPED: a cold name: python3: {error}"),
+    }
 }
 
 #[test]
@@ -699,4 +716,194 @@ fn rights_are_the_daemons_and_what_is_missing_is_named() {
     let metadata = std::fs::metadata(out.join("kernel/metadata")).unwrap();
     assert_eq!(std::os::unix::fs::MetadataExt::uid(&metadata), 65534, "the trace is who asked for it's");
     assert!(home.babeltrace(&out).lines().count() > 0);
+}
+
+/// A daemon started in a mount namespace of its own, by a command that runs behind `prepare`.
+fn home_with_mounts(name: &str, prepare: &str) -> Option<Home> {
+    let home = kernel_home(name)?;
+    kill(home.pid("sillage.pid"), Signal::TERM);
+    wait_for("the daemon's end", || !home.run_dir().join("sillage.pid").exists());
+    let script = format!("{prepare} || exit 9; exec {} create s -o out", env!("CARGO_BIN_EXE_sillage"));
+    let output = home.command("unshare").args(["-m", "sh", "-c", &script]).output().expect("unshare");
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    if output.status.code() == Some(9) || text.contains("unshare failed") {
+        eprintln!("SKIPPED: {name}: {text}");
+        return None;
+    }
+    assert!(output.status.success(), "{text}");
+    Some(home)
+}
+
+/// The daemon is told that CPU 1 is offline, by a file in place of the system's: what happens there is lost,
+/// and counted. Then the CPU comes online.
+#[test]
+fn a_cpu_that_comes_online_gets_a_ring() {
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        return eprintln!("SKIPPED: a CPU that comes online: there is only one");
+    }
+    let list = std::env::temp_dir().join(format!("sillage-online-{}", std::process::id()));
+    std::fs::write(&list, "0\n").unwrap();
+    let bind = format!("mount --bind {} /sys/devices/system/cpu/online", list.display());
+    let Some(home) = home_with_mounts("hotplug", &bind) else { return };
+    home.ok("enable-channel -k c --switch-timer 50000");
+    home.ok("enable-event -k sched_process_exec -c c");
+    home.ok("start");
+    let on_cpu_1 = || Command::new("taskset").args(["-c", "1", "true"]).status().unwrap();
+    if !on_cpu_1().success() {
+        return eprintln!("SKIPPED: a CPU that comes online: CPU 1 is not ours");
+    }
+    wait_for("a loss that is shown", || {
+        on_cpu_1();
+        let text = home.ok("stop");
+        home.ok("start");
+        text.contains("on a CPU that came online")
+    });
+    assert!(!home.dir.join("out/kernel/c_1").exists());
+    std::fs::write(&list, "0-1\n").unwrap();
+    wait_for("a packet of CPU 1", || {
+        on_cpu_1();
+        home.dir.join("out/kernel/c_1").exists()
+    });
+    home.ok("destroy");
+    let text = read(&home, "out");
+    assert!(text.lines().any(|line| line.contains("cpu_id = 1") && line.contains("/true\"")), "{text}");
+    std::fs::remove_file(&list).unwrap();
+}
+
+/// Children that are ended with this.
+struct Crowd(Vec<std::process::Child>);
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        // All of them first: each that lives on keeps the others from ending.
+        self.0.iter_mut().for_each(|child| drop(child.kill()));
+        self.0.iter_mut().for_each(|child| drop(child.wait()));
+    }
+}
+
+/// Two hundred tasks want to run all the time, some of which make system calls: with buffers of default size
+/// nothing is lost where the daemon may run ahead of them.
+#[test]
+fn two_hundred_runnable_tasks_cost_no_records() {
+    const SPINNERS: usize = 190;
+    const CALLERS: usize = 10;
+    let Some(home) = kernel_home("crowd") else { return };
+    home.ok("create s -o out");
+    home.ok("enable-event -k sched_switch,sched_waking");
+    if home.ok("status").contains("priority for the consumer") {
+        return eprintln!("SKIPPED: two hundred tasks: the daemon may not run ahead of others");
+    }
+    home.ok("enable-event -k --syscall read,write");
+    home.ok("start");
+    // They wait for a line, so that nobody spins while others are made.
+    let spawn = |what: &str| {
+        let script = format!("read line; {what}");
+        Command::new("sh").args(["-c", &script]).stdin(std::process::Stdio::piped()).spawn().unwrap()
+    };
+    let mut crowd = Crowd(Vec::new());
+    crowd.0.extend((0..SPINNERS).map(|_| spawn("while :; do :; done")));
+    let copy = "exec dd if=/dev/zero of=/dev/null bs=1 status=none";
+    crowd.0.extend((0..CALLERS).map(|_| spawn(copy)));
+    for child in &mut crowd.0 {
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"go\n").unwrap();
+    }
+    // Not a wait for something to happen: this is how long they are to be a burden.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    drop(crowd);
+    let text = home.ok("stop");
+    assert!(text.contains("Channel channel0: ") && !text.contains("Warning"), "{text}");
+    let bytes: u64 = ["channel0_0", "channel0_1"]
+        .iter()
+        .filter_map(|file| std::fs::metadata(home.dir.join("out/kernel").join(file)).ok())
+        .map(|metadata| metadata.len())
+        .sum();
+    assert!(bytes > 1 << 20, "{bytes} bytes: they made no calls");
+    eprintln!("two hundred tasks: {bytes} bytes, nothing lost");
+    home.ok("destroy");
+}
+
+/// A filter that is more than the verifier follows: the refusal is told with its reason, and the whole log kept.
+#[test]
+fn a_refused_program_is_told_with_the_verifiers_log() {
+    // Each is some 37,000 instructions for the verifier, which follows a million.
+    const PATTERNS: usize = 27;
+    let Some(home) = kernel_home("verifier") else { return };
+    home.ok("create s -o out");
+    let patterns: Vec<String> = (0..PATTERNS).map(|n| format!("filename == \"*a*{n}*b*\"")).collect();
+    let enabled = home
+        .command(env!("CARGO_BIN_EXE_sillage"))
+        .args(["enable-event", "-k", "sched_process_exec", "--filter", &patterns.join(" || ")])
+        .output()
+        .unwrap();
+    assert!(enabled.status.success(), "{enabled:?}");
+    home.ok("start");
+    let shown = home.ok("list s");
+    if !shown.contains("is not recorded") {
+        return eprintln!("SKIPPED: a refused program: this kernel's verifier follows even that");
+    }
+    let name = "refused-sched_process_exec.log";
+    assert!(shown.contains("was refused") && shown.contains(name), "{shown}");
+    let log = std::fs::read_to_string(home.run_dir().join(name)).unwrap();
+    // Its last words are the reason.
+    let reason = shown.lines().find_map(|line| line.split_once("was refused (")).unwrap().1;
+    let reason = reason.split_once("): ").unwrap().1.split(" (the verifier's log").next().unwrap();
+    assert!(reason.len() > 10 && log.contains(reason), "{reason}\n{}", &log[log.len().saturating_sub(500)..]);
+    home.ok("destroy");
+}
+
+/// Where the kernel lets nobody iterate, `/proc` says what runs: forced.
+#[test]
+fn the_state_dump_comes_from_proc_without_iterators() {
+    let Some(home) = kernel_home("proc-dump") else { return };
+    kill(home.pid("sillage.pid"), Signal::TERM);
+    wait_for("the daemon's end", || !home.run_dir().join("sillage.pid").exists());
+    let mut create = home.command(env!("CARGO_BIN_EXE_sillage"));
+    // The daemon inherits the environment of the command that starts it.
+    let created = create.env("SILLAGE_KERNEL_DUMP", "proc").args(["create", "s", "-o", "out"]).status();
+    assert!(created.unwrap().success());
+    home.ok("enable-event -k lttng_statedump_*");
+    let status = home.ok("status");
+    assert!(
+        status.contains("reads processes from /proc") && status.contains("SILLAGE_KERNEL_DUMP=proc"),
+        "{status}"
+    );
+    let held = std::fs::File::create(home.dir.join("held open")).unwrap();
+    home.ok("start");
+    home.ok("stop");
+    drop(held);
+    let text = read(&home, "out");
+    let pid = i64::from(std::process::id());
+    let has = |name: &str, what: &dyn Fn(&str) -> bool| {
+        let mut lines = text.lines().filter(|line| line.contains(&format!(" {name}: ")));
+        assert!(lines.any(what), "{name}: {text}");
+    };
+    has("lttng_statedump_process_state", &|line| {
+        number(line, " pid") == pid && line.contains(&format!("file_table_address = 0x{pid:X} "))
+    });
+    has("lttng_statedump_process_pid_ns", &|line| {
+        number(line, " vpid") == pid && number(line, " ns_inum") == own_namespace()
+    });
+    has("lttng_statedump_process_user_ns", &|_| true);
+    has("lttng_statedump_process_mnt_ns", &|line| number(line, " ns_inum") > 0);
+    has("lttng_statedump_file_descriptor", &|line| line.contains("/held open\""));
+    has("lttng_statedump_vm_map", &|line| number(line, " pid") == pid);
+    has("lttng_statedump_start", &|_| true);
+    has("lttng_statedump_end", &|_| true);
+    home.ok("destroy");
+}
+
+/// Root of a user namespace has all capabilities, and may not trace the kernel: it is told why.
+#[test]
+fn a_user_namespace_is_named_as_the_reason() {
+    let home = Home::new("userns");
+    let program = env!("CARGO_BIN_EXE_sillage");
+    let script =
+        format!("{program} create s -o out; {program} enable-event -k sched_switch; {program} status");
+    let output = home.command("unshare").args(["-Ur", "sh", "-c", &script]).output().expect("unshare");
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    if text.contains("unshare failed") || text.contains("write failed") {
+        return eprintln!("SKIPPED: a user namespace: {text}");
+    }
+    // Where root's tracefs may be used from inside, that is what records, and eBPF's refusal is its reason.
+    assert!(text.contains("Kernel tracer") && text.contains("is in a user namespace"), "{text}");
 }

@@ -111,8 +111,10 @@ fn events_calls_and_processes_are_recorded_and_read() {
 fn what_it_cannot_do_is_refused_with_the_reason() {
     let Some(home) = tracefs_home("tracefs-less") else { return };
     home.ok("create s -o out");
-    let (code, text) = home.run("enable-event -k sched_switch --filter prev_tid==1");
-    assert!(code != 0 && text.contains("tracefs, which takes no filters"), "{text}");
+    let (code, text) = home.run("enable-event -k sched_switch --filter no_such_field==1");
+    assert!(code != 0 && text.contains("column 1: sched_switch has no no_such_field"), "{text}");
+    let (code, text) = home.run("enable-event -k sched_switch --filter $ctx.vtid==1");
+    assert!(code != 0 && text.contains("tid, need_reschedule, interruptible alone"), "{text}");
     home.ok("enable-event -k sched_switch");
     let (code, text) = home.run("add-context -k -t vtid");
     assert!(code != 0 && text.contains("tracefs does not record it"), "{text}");
@@ -183,4 +185,28 @@ fn where_nothing_is_permitted_the_message_names_what_is_missing() {
     let text = run(&["enable-event", "-k", "sched_switch"]);
     assert!(text.contains("CAP_BPF and CAP_PERFMON missing (setcap cap_bpf,cap_perfmon+ep"), "{text}");
     assert!(text.contains("tracefs: "), "{text}");
+}
+
+#[test]
+fn filters_pass_what_they_say() {
+    let Some(home) = tracefs_home("tracefs-filter") else { return };
+    home.ok("create s -o out");
+    let filtered = ["enable-event", "-k", "sched_process_exec", "--filter", "filename == \"*/sleep\""];
+    let made = home.command(env!("CARGO_BIN_EXE_sillage")).args(filtered).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    home.ok("enable-event -k sched_process_exit --filter prio<-200");
+    home.ok("enable-event -k sched_process_fork");
+    home.ok("add-context -k -t tid -t need_reschedule -t interruptible");
+    home.ok("start");
+    for _ in 0..5 {
+        commotion();
+    }
+    home.ok("destroy");
+    let text = read(&home, "out");
+    let execs = lines(&text, "sched_process_exec");
+    assert!(execs.len() >= 10 && execs.iter().all(|line| line.contains("/sleep\"")), "{text}");
+    assert!(lines(&text, "sched_process_fork").len() >= 15, "{text}");
+    assert_eq!(lines(&text, "sched_process_exit"), [""; 0]);
+    let flags = |line: &&str| number(line, "need_reschedule") <= 1 && number(line, "interruptible") <= 1;
+    assert!(execs.iter().all(flags), "{text}");
 }

@@ -10,6 +10,7 @@ mod thread;
 mod transcoded;
 
 use crate::limits::CLASSES_MAX;
+use crate::link::Key;
 use crate::model::{Channel, Holder, Origin, RingSet, Session};
 use crate::trace::Class;
 use crate::tracking::followed;
@@ -22,9 +23,11 @@ use sillage_ring::{HeaderForm, Kind};
 use sillage_tracer_kernel::catalogue::{self, Bitness};
 use sillage_tracer_kernel::contexts::{self, Context, ContextError};
 use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
+use sillage_tracer_kernel::late::LATE_STRING;
 use sillage_tracer_kernel::probes::{Probe, ProbeError};
 use sillage_tracer_kernel::recipe::Type;
-use sillage_tracer_kernel::tracefs::{self, Recorder};
+use sillage_tracer_kernel::statedump::{self, Processes};
+use sillage_tracer_kernel::tracefs::{self, Recorder, Sieve};
 use sillage_tracer_kernel::{BackEnd, Bell, Catalogue, Field, Kernel, metadata};
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
@@ -118,13 +121,21 @@ impl Daemon {
                 let lacks = [catalogue::missing_formats(&tracer.catalogue), priority].into_iter().flatten();
                 let lacks = lacks.map(String::from);
                 match tracer.kernel.back_end() {
-                    BackEnd::Programs => KernelInfo {
-                        back_end: format!("eBPF, typed tracepoints; {count} events"),
-                        lacks: lacks.collect(),
-                    },
+                    BackEnd::Programs => {
+                        let dump = match statedump::probe(&tracer.kernel) {
+                            Processes::Iterators => None,
+                            Processes::Proc(reason) => Some(format!(
+                                "iterators, so the state dump reads processes from /proc, one by one: {reason}"
+                            )),
+                        };
+                        KernelInfo {
+                            back_end: format!("eBPF, typed tracepoints; {count} events"),
+                            lacks: lacks.chain(dump).collect(),
+                        }
+                    }
                     BackEnd::Tracefs => {
                         let reason = tracer.kernel.reason().map(|reason| format!("eBPF: {reason}"));
-                        let less = "filters, trackers, contexts but tid, and strings of system calls";
+                        let less = "trackers, most contexts, and strings of system calls";
                         KernelInfo {
                             back_end: format!("tracefs, transcoded (without {less}); {count} events"),
                             lacks: reason.into_iter().chain(lacks).collect(),
@@ -179,16 +190,16 @@ impl Daemon {
         };
         known.or_else(|error| refuse(error.to_string()))?;
         let Some(text) = &rule.filter else { return Ok(()) };
-        if kernel.back_end() == BackEnd::Tracefs {
-            let detail = "the kernel is traced through tracefs, which takes no filters; eBPF would".into();
-            return Err(Failure { code: ErrorCode::FilterInvalid, detail });
-        }
         // One of the events must have what the expression asks for; of a pattern's all may be strangers.
         let mut refusal = None;
         let events: Vec<&str> = names(rule, catalogue).collect();
         for recipe in events.iter().filter_map(|event| catalogue.recipe(kernel, event).ok()) {
-            match Filter::new(kernel, &recipe, text) {
-                Ok(_) => return Ok(()),
+            let fits = match kernel.back_end() {
+                BackEnd::Programs => Filter::new(kernel, &recipe, text).map(drop),
+                BackEnd::Tracefs => Sieve::default().add(&recipe, text),
+            };
+            match fits {
+                Ok(()) => return Ok(()),
                 Err(error @ FilterRefusal::Text(_)) => {
                     return Err(Failure { code: ErrorCode::FilterInvalid, detail: error.to_string() });
                 }
@@ -389,7 +400,12 @@ impl Daemon {
         let Some(trace) = session.traces.get_mut(&Origin::Kernel) else { return Vec::new() };
         let mut wanted = Vec::new();
         let mut troubles = Vec::new();
-        for (name, filters) in matching(channel, &tracer.catalogue).into_iter().take(CLASSES_MAX) {
+        let mut events = matching(channel, &tracer.catalogue);
+        let by_programs = tracer.kernel.back_end() == BackEnd::Programs;
+        if by_programs && events.keys().any(|name| tracer.catalogue.may_read_late(name)) {
+            events.insert(LATE_STRING, Vec::new());
+        }
+        for (name, filters) in events.into_iter().take(CLASSES_MAX) {
             let recipe = match tracer.catalogue.recipe(&tracer.kernel, name) {
                 Ok(recipe) => recipe,
                 Err(error) => {
@@ -442,11 +458,12 @@ impl Daemon {
     /// Takes what the tracer says.
     pub(crate) fn kernel_reports(&mut self) {
         let Some(tracer) = &self.kernel else { return };
-        let mut moved = false;
+        let (mut moved, mut online) = (false, Vec::new());
         for report in tracer.mailbox.take() {
             match report {
                 Report::Synced { sequence } => self.synced(KERNEL, sequence),
                 Report::Moved => moved = true,
+                Report::Online { channel_id, cpus } => online.push((channel_id, cpus)),
                 Report::Trouble { channel_id, mut text, log } => {
                     if let Some((event, log)) = log {
                         let name = format!("refused-{}.log", event.replace('/', "_"));
@@ -467,9 +484,35 @@ impl Daemon {
                 }
             }
         }
+        for (channel_id, cpus) in online {
+            cpus.into_iter().for_each(|cpu| self.add_ring(channel_id, cpu));
+        }
         if moved {
             self.declare_kernel();
             self.changed = true;
+        }
+    }
+
+    /// Makes the ring of a CPU that came online: the keeper has it before anybody writes into it.
+    fn add_ring(&mut self, channel_id: u64, cpu: u32) {
+        let mut channels = self.sessions.values_mut().flat_map(|session| &mut session.channels);
+        let Some(channel) = channels.find(|channel| channel.id == channel_id) else { return };
+        let Some(set) = channel.sets.first() else { return };
+        let memory = Arc::clone(&set.memory);
+        match sillage_tracer_kernel::Channel::add_memory(&memory, cpu) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => {
+                channel.trouble(format!("CPU {cpu}, which came online, is not recorded: {error}"));
+                self.changed = true;
+                return;
+            }
+        }
+        for (number, map) in memory.maps().filter(|(number, _)| *number == cpu) {
+            self.keep(Key::Ring(memory.set_id(), number), &[map]);
+        }
+        if let Some(tracer) = &mut self.kernel {
+            tracer.tell(Order::Ring { channel_id, cpu });
         }
     }
 

@@ -10,6 +10,7 @@ use rustix::event::EventfdFlags;
 use sillage_bpf::Label;
 use sillage_tracer_kernel::contexts::{Context, counters::Counter};
 use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
+use sillage_tracer_kernel::late::LATE_STRING;
 use sillage_tracer_kernel::probes::{Identity, ProbeEvent};
 use sillage_tracer_kernel::program::Guard;
 use sillage_tracer_kernel::sys::SysError;
@@ -80,6 +81,13 @@ pub(crate) enum Order {
         /// All of it.
         events: Vec<Wanted>,
     },
+    /// A CPU came online, whose ring is in the channel's memory.
+    Ring {
+        /// Which channel.
+        channel_id: u64,
+        /// Which CPU.
+        cpu: u32,
+    },
     /// A channel is gone.
     Remove {
         /// Which.
@@ -102,6 +110,13 @@ pub(crate) enum Report {
     },
     /// A probed file is not what it was.
     Moved,
+    /// CPUs are online that have no ring in a channel.
+    Online {
+        /// In which channel.
+        channel_id: u64,
+        /// Which CPUs.
+        cpus: Vec<u32>,
+    },
     /// An event is not recorded.
     Trouble {
         /// In which channel.
@@ -193,6 +208,8 @@ pub(crate) struct Thread {
     own: u32,
     /// Probed files, as they were seen last.
     seen: BTreeMap<PathBuf, Option<Identity>>,
+    /// Channels and CPUs for which a ring was asked, once each.
+    asked: BTreeSet<(u64, u32)>,
 }
 
 impl Thread {
@@ -200,7 +217,8 @@ impl Thread {
         // A kernel that does not tell is asked by a daemon outside of containers, which knows it.
         let own = guard::own_number().unwrap_or_else(|_| std::process::id());
         let (recordings, transcoded, seen) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Thread { kernel, catalogue, mailbox, recordings, transcoded, own, seen }
+        let asked = BTreeSet::new();
+        Thread { kernel, catalogue, mailbox, recordings, transcoded, own, seen, asked }
     }
 
     /// Does what it is told until nobody tells it anything any more.
@@ -216,6 +234,7 @@ impl Thread {
                 Err(RecvTimeoutError::Timeout) => {
                     self.count_losses();
                     self.look_at_files();
+                    self.look_at_cpus();
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
@@ -243,7 +262,16 @@ impl Thread {
             Order::Transcode { channel_id, recorder, contexts } => {
                 self.transcoded.insert(channel_id, Transcoded::new(recorder, contexts));
             }
+            Order::Ring { channel_id, cpu } => {
+                let recording = self.recordings.get_mut(&channel_id);
+                let added = recording.map_or(Ok(()), |recording| recording.channel.add_ring(cpu));
+                if let Err(error) = added {
+                    let text = format!("CPU {cpu}, which came online, is not recorded: {error}");
+                    self.mailbox.post(Report::Trouble { channel_id, text, log: None });
+                }
+            }
             Order::Remove { channel_id } => {
+                self.asked.retain(|(of, _)| *of != channel_id);
                 drop(self.recordings.remove(&channel_id));
                 drop(self.transcoded.remove(&channel_id));
             }
@@ -275,6 +303,14 @@ impl Thread {
         let new: Vec<&Wanted> = events.iter().filter(|event| !is_there(event)).collect();
         let Recording { channel, contexts, trackers, include_self, .. } = recording;
         let left_out = (!*include_self).then_some(*own);
+        let (late, new): (Vec<&Wanted>, Vec<&Wanted>) =
+            new.into_iter().partition(|event| &*event.name == LATE_STRING);
+        // In front of the calls whose strings it reads again.
+        for event in late {
+            if let Err(error) = channel.read_late(event.event_id, contexts) {
+                trouble(format!("strings that are not in memory at entry are not recorded: {error}"));
+            }
+        }
         let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref(), left_out };
         let (dumped, recorded): (Vec<&Wanted>, Vec<&Wanted>) =
             new.into_iter().partition(|event| catalogue.is_dumped(&event.name));
@@ -287,7 +323,8 @@ impl Thread {
         if dumps {
             let id_of =
                 |name: &str| events.iter().find(|event| &*event.name == name).map(|event| event.event_id);
-            match statedump::run(&recording.channel, &recording.contexts, id_of) {
+            let from = statedump::probe(kernel);
+            match statedump::run(&recording.channel, &from, &recording.contexts, id_of) {
                 Ok(missing) => missing.into_iter().for_each(|text| trouble(format!("state dump: {text}"))),
                 Err(error) => trouble(format!("state dump: {error}")),
             }
@@ -320,7 +357,8 @@ impl Thread {
         let left_out = (!*include_self).then_some(*own);
         let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref(), left_out };
         channel.replace(|channel| {
-            let recorded = events.iter().filter(|event| !catalogue.is_dumped(&event.name));
+            let attached = |event: &&Wanted| !catalogue.is_dumped(&event.name) && &*event.name != LATE_STRING;
+            let recorded = events.iter().filter(attached);
             for (event, refusal) in setting.enable(channel, &recorded.collect::<Vec<_>>()) {
                 trouble(format!("event {event} is not recorded any more: {}", refusal.text));
             }
@@ -346,6 +384,17 @@ impl Thread {
         self.seen = seen;
         if moved {
             self.mailbox.post(Report::Moved);
+        }
+    }
+
+    /// Asks for rings for CPUs that came online. Until they are there, what is lost is counted.
+    fn look_at_cpus(&mut self) {
+        for (channel_id, recording) in &self.recordings {
+            let missing = recording.channel.without_ring().into_iter();
+            let cpus: Vec<u32> = missing.filter(|cpu| self.asked.insert((*channel_id, *cpu))).collect();
+            if !cpus.is_empty() {
+                self.mailbox.post(Report::Online { channel_id: *channel_id, cpus });
+            }
         }
     }
 

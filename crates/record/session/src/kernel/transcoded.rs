@@ -2,8 +2,10 @@
 //! the others are.
 
 use super::thread::Wanted;
-use sillage_tracer_kernel::tracefs::Recorder;
-use sillage_tracer_kernel::{Catalogue, Field};
+use sillage_tracer_kernel::filters::FilterRefusal;
+use sillage_tracer_kernel::tracefs::{Recorder, Sieve};
+use sillage_tracer_kernel::{Catalogue, Field, Recipe};
+use std::sync::Arc;
 
 /// One channel.
 pub(super) struct Transcoded {
@@ -32,7 +34,8 @@ impl Transcoded {
         for event in recorded {
             let recipe = catalogue.recipe(self.recorder.kernel(), &event.name);
             let enabled = recipe.map_err(|error| error.to_string()).and_then(|recipe| {
-                let enabled = self.recorder.enable(&recipe, event.event_id, &self.contexts);
+                let Some(sieve) = sieve(&recipe, &event.filters)? else { return Ok(()) };
+                let enabled = self.recorder.enable(&recipe, event.event_id, &self.contexts, sieve);
                 enabled.map_err(|error| error.to_string())
             });
             if let Err(text) = enabled {
@@ -46,4 +49,18 @@ impl Transcoded {
         }
         self.events = events;
     }
+}
+
+/// The sieve of an event's filters; None if no record of it could pass.
+fn sieve(recipe: &Recipe, filters: &[Arc<str>]) -> Result<Option<Sieve>, String> {
+    let (mut sieve, mut passable) = (Sieve::default(), filters.is_empty());
+    for text in filters {
+        match sieve.add(recipe, text) {
+            Ok(()) => passable = true,
+            // What an event has not is not so, as with LTTng.
+            Err(FilterRefusal::Missing { .. }) => {}
+            Err(refusal) => return Err(format!("filter '{text}': {refusal}")),
+        }
+    }
+    Ok(passable.then_some(sieve))
 }

@@ -138,6 +138,11 @@ impl Code<'_> {
         self.fixed += bytes;
     }
 
+    /// Appends bytes of the program's stack.
+    pub(crate) fn copy_stack(&mut self, offset: i16, bytes: u32) {
+        self.copy(R10, offset, bytes, 8);
+    }
+
     /// Appends bytes at the kernel address in R1; zeroes if they cannot be read.
     pub fn copy_kernel(&mut self, bytes: u32) {
         self.asm.mov(R3, R1);
@@ -180,7 +185,8 @@ impl Code<'_> {
     }
 
     /// Appends the string at the address in R1; an empty one if it cannot be read.
-    fn put_string(&mut self, read: i32) {
+    /// For a string of the program, `late` is its name and where its address comes from.
+    fn put_string(&mut self, read: i32, late: Option<(&str, &Expr)>) -> Result<(), GenerateError> {
         self.asm.mov(R3, R1);
         self.begin_variable();
         self.asm.mov(R1, R8);
@@ -191,11 +197,17 @@ impl Code<'_> {
         self.asm.jump_if(Cond::SGt, R0, 0, read);
         let (base, offset) = self.target();
         self.asm.store_imm(Width::B1, base, offset, 0);
+        if let (Some((waiting, call)), Some((argument, address))) = (self.late, late) {
+            self.value(address)?;
+            waiting.remember(self, self.strings, call, argument);
+            self.strings += 1;
+        }
         self.asm.mov(R0, 1);
         self.asm.bind(read);
         self.asm.alu(Alu::Add, R9, R0);
         // So that the verifier follows what comes behind once, not for either outcome.
         self.forget_length();
+        Ok(())
     }
 
     /// Appends a count and as many bytes of the kernel.
@@ -236,10 +248,10 @@ impl Code<'_> {
     /// This kernel does not have what it comes from, or type and source do not go together.
     pub fn field(&mut self, field: &Field) -> Result<(), GenerateError> {
         let wrap = |error| GenerateError::Field { field: field.name.to_string(), error: Box::new(error) };
-        self.field_of(&field.ty, &field.from).map_err(wrap)
+        self.field_of(&field.name, &field.ty, &field.from).map_err(wrap)
     }
 
-    fn field_of(&mut self, ty: &Type, from: &Source) -> Result<(), GenerateError> {
+    fn field_of(&mut self, name: &str, ty: &Type, from: &Source) -> Result<(), GenerateError> {
         match (ty, from) {
             (_, Source::Custom(emit)) => emit(self)?,
             (Type::Int(int) | Type::Enum(int, _), Source::Kernel(expr)) => {
@@ -252,11 +264,11 @@ impl Code<'_> {
             }
             (Type::String, Source::Kernel(expr)) => {
                 self.address(expr)?;
-                self.put_string(helper::READ_KERNEL_STRING);
+                self.put_string(helper::READ_KERNEL_STRING, None)?;
             }
             (Type::String, Source::User(expr)) => {
                 self.value(expr)?;
-                self.put_string(helper::READ_USER_STRING);
+                self.put_string(helper::READ_USER_STRING, Some((name, expr)))?;
             }
             (Type::Sequence { count, element }, Source::Sequence { from, count: number, most }) => {
                 let bytes = element.fixed_bytes().filter(|bytes| *bytes > 0);

@@ -125,6 +125,8 @@ fn every_recipe_whose_tracepoint_this_kernel_has_gives_a_program() {
             contexts: &[],
             guards: &[],
             generation: None,
+            late: None,
+            behind: None,
         };
         for reads in [crate::code::Reads::Direct, crate::code::Reads::Helper] {
             generate(&spec, reads).unwrap_or_else(|error| panic!("{}: {error}", recipe.name));

@@ -11,19 +11,22 @@
 //! of system calls; whoever asks for those is refused with the reason.
 
 mod instance;
-mod machine;
 mod page;
 mod ring;
+mod sieve;
 mod transcode;
 
+pub use sieve::Sieve;
+
 use crate::kernel::Kernel;
-use crate::recipe::{Field, Hook, Recipe, s32};
+use crate::recipe::{Expr, Field, Hook, Recipe, U8, int, s32};
 use crate::statedump;
 use crate::sys::{self, SysError};
 use instance::Instance;
 use page::Page;
 use ring::{Writer, Written};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use sillage_bpf::Alu;
 use sillage_consumer::{DoorbellMemory, RingMemory, SharedError};
 use sillage_ring::Geometry;
 use std::collections::HashMap;
@@ -81,20 +84,32 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// The only context that a record has: in front of every event's fields.
-static TID: Field = s32("tid", crate::recipe::Expr::Record { offset: 4, bytes: 4, signed: true });
+/// The contexts that a record has, as it has them: in front of every event's fields. Of the flags, bit 0 says
+/// that interrupts were off, bit 2 that somebody else was to run.
+static CONTEXTS: [Field; 3] = [
+    s32("tid", Expr::Record { offset: 4, bytes: 4, signed: true }),
+    int("need_reschedule", U8, Expr::Op(Alu::And, &RESCHEDULE, &Expr::Const(1))),
+    int("interruptible", U8, Expr::If(&INTERRUPTS_OFF, &Expr::Const(0), &Expr::Const(1))),
+];
+const FLAGS: Expr = Expr::Record { offset: 2, bytes: 1, signed: false };
+const RESCHEDULE: Expr = Expr::Op(Alu::Rsh, &FLAGS, &Expr::Const(2));
+const INTERRUPTS_OFF: Expr = Expr::Op(Alu::And, &FLAGS, &Expr::Const(1));
 
 /// The context of this name, in the form in which records have it.
 pub fn context(name: &str) -> Option<Field> {
-    (name == "tid").then(|| TID.clone())
+    CONTEXTS.iter().find(|field| field.name == name).cloned()
+}
+
+/// Names of all of them.
+fn context_names() -> String {
+    let names: Vec<&str> = CONTEXTS.iter().map(|field| field.name.as_ref()).collect();
+    names.join(", ")
 }
 
 /// Whether an event of the state dump can be made without programs.
 pub(crate) fn dumps(recipe: &Recipe) -> bool {
-    recipe.hook == Hook::Payload || recipe.name == PROCESSES
+    matches!(recipe.hook, Hook::Payload | Hook::Iterator(_))
 }
-
-const PROCESSES: &str = "lttng_statedump_process_state";
 
 /// Whether an instance can be made and written to.
 ///
@@ -179,15 +194,22 @@ impl Recorder {
         Ok(())
     }
 
-    /// Records an event from now on, under a number that the channel has not used yet.
+    /// Records an event from now on, as far as the sieve lets it pass, under a number that the channel has
+    /// not used yet.
     ///
     /// # Errors
     /// It is none of the kernel's own events; the kernel refused.
-    pub fn enable(&mut self, recipe: &Recipe, event_id: u32, contexts: &[Field]) -> Result<(), TracefsError> {
+    pub fn enable(
+        &mut self,
+        recipe: &Recipe,
+        event_id: u32,
+        contexts: &[Field],
+        sieve: Sieve,
+    ) -> Result<(), TracefsError> {
         let Hook::Record { category, name, id } = &recipe.hook else {
             return Err(TracefsError::Unfit("tracefs has no such event"));
         };
-        let plan = Plan::new(event_id, recipe, contexts)
+        let plan = Plan::new(event_id, recipe, contexts, sieve)
             .ok_or(TracefsError::Unfit("tracefs records no such field"))?;
         let number = u16::try_from(*id).map_err(|_| TracefsError::Unfit("tracefs has no such event"))?;
         self.tell(Command::Plan(number, plan))?;
@@ -230,12 +252,11 @@ impl Recorder {
     pub fn dump(&self, contexts: &[Field], id_of: impl Fn(&str) -> Option<u32>) -> Result<(), TracefsError> {
         // Nobody is the current task of what we write.
         let front = contexts.iter().filter_map(|field| field.ty.fixed_bytes()).sum::<u32>() as usize;
+        let mut processes = statedump::processes(|event| id_of(event).is_some());
         for recipe in statedump::events().filter(|recipe| dumps(recipe)) {
             let Some(id) = id_of(&recipe.name) else { continue };
-            let payloads = match &*recipe.name {
-                PROCESSES => machine::processes(),
-                name => statedump::payloads(name),
-            };
+            let told = processes.remove(&*recipe.name);
+            let payloads = told.unwrap_or_else(|| statedump::payloads(&recipe.name));
             let behind = |payload: Vec<u8>| [vec![0; front], payload].concat();
             self.tell(Command::Write(id, payloads.into_iter().map(behind).collect()))?;
         }
@@ -347,6 +368,9 @@ fn drain(
         }
         for record in page {
             let Some(plan) = record.event().and_then(|event| plans.get(&event)) else { continue };
+            if !plan.passes(record.bytes) {
+                continue;
+            }
             payload.clear();
             plan.write(record.bytes, payload);
             if source.ring.record(record.time_ns, plan.event_id, payload) == Written::Opened {

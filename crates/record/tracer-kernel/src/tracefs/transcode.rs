@@ -3,6 +3,7 @@
 //! It only does what a recipe made from a format asks for. A record that is shorter than its format reads
 //! as zeroes behind its end.
 
+use super::sieve::Sieve;
 use crate::recipe::{Expr, Field, Hook, Recipe, Source, Type};
 use sillage_bpf::Alu;
 
@@ -18,23 +19,58 @@ pub(super) struct Plan {
     pub(super) event_id: u32,
     /// Fields, and what is added to the value of each.
     fields: Vec<(Field, i64)>,
+    /// Which records are transcoded.
+    sieve: Sieve,
 }
 
 impl Plan {
     /// For an event and the contexts in front of it; None if one of the fields is not in the record.
-    pub(super) fn new(event_id: u32, recipe: &Recipe, contexts: &[Field]) -> Option<Plan> {
-        let scheduler = matches!(&recipe.hook, Hook::Record { category, .. } if category == "sched");
-        let fields = contexts.iter().chain(recipe.fields.iter()).map(|field| {
-            let plus = if scheduler && field.name.ends_with("prio") { -PRIORITY_BASE } else { 0 };
-            is_known(field).then(|| (field.clone(), plus))
-        });
-        Some(Plan { event_id, fields: fields.collect::<Option<_>>()? })
+    pub(super) fn new(event_id: u32, recipe: &Recipe, contexts: &[Field], sieve: Sieve) -> Option<Plan> {
+        let fields = contexts
+            .iter()
+            .chain(recipe.fields.iter())
+            .map(|field| is_known(field).then(|| (field.clone(), plus(recipe, field))));
+        Some(Plan { event_id, fields: fields.collect::<Option<_>>()?, sieve })
+    }
+
+    /// Whether the event's filters let a record pass.
+    pub(super) fn passes(&self, record: &[u8]) -> bool {
+        self.sieve.passes(record)
     }
 
     /// Appends the payload of a record.
     pub(super) fn write(&self, record: &[u8], payload: &mut Vec<u8>) {
         self.fields.iter().for_each(|(field, plus)| write_field(field, *plus, record, payload));
     }
+}
+
+/// What is added to the numbers of an event's field.
+pub(super) fn plus(recipe: &Recipe, field: &Field) -> i64 {
+    let scheduler = matches!(&recipe.hook, Hook::Record { category, .. } if category == "sched");
+    if scheduler && field.name.ends_with("prio") { -PRIORITY_BASE } else { 0 }
+}
+
+/// The text of a field that is one, without its zero.
+pub(super) fn text<'r>(field: &Field, record: &'r [u8]) -> Option<&'r [u8]> {
+    let Source::Kernel(expr) = &field.from else { return None };
+    let most = match (&field.ty, expr) {
+        (Type::String, _) => STRING_BYTES_MAX - 1,
+        (Type::Text(bytes), Expr::Record { bytes: have, .. }) => usize::from(*have).min(*bytes as usize),
+        _ => return None,
+    };
+    let found = bytes_at(record, place(expr, record), most);
+    let end = found.iter().position(|byte| *byte == 0).unwrap_or(found.len());
+    Some(&found[..end])
+}
+
+/// The number that a field has in the event, as wide and signed as it is; 0 of what is none.
+pub(super) fn number(field: &Field, plus: i64, record: &[u8]) -> i64 {
+    let (Type::Int(int) | Type::Enum(int, _), Source::Kernel(expr)) = (&field.ty, &field.from) else {
+        return 0;
+    };
+    let value = value(expr, record).wrapping_add(plus as u64);
+    let unused = 64 - u32::from(int.bits.clamp(1, 64));
+    if int.signed { (value << unused) as i64 >> unused } else { (value << unused >> unused) as i64 }
 }
 
 /// Whether a record alone says what the field is.
@@ -193,7 +229,7 @@ mod tests {
     fn every_kind_of_field_is_written() {
         let recipe = format::recipe("sched", "x", FORMAT).unwrap();
         let mut payload = Vec::new();
-        Plan::new(1, &recipe, &[]).unwrap().write(&record(), &mut payload);
+        Plan::new(1, &recipe, &[], Sieve::default()).unwrap().write(&record(), &mut payload);
         let expected = [&b"hi\0"[..], &(-10i32).to_ne_bytes(), b"ab\0\0", &2u32.to_ne_bytes(), &[1, 0, 2, 0]];
         assert_eq!(payload, expected.concat());
     }
@@ -201,7 +237,7 @@ mod tests {
     #[test]
     fn short_records_read_as_zeroes() {
         let recipe = format::recipe("other", "x", FORMAT).unwrap();
-        let plan = Plan::new(1, &recipe, &[]).unwrap();
+        let plan = Plan::new(1, &recipe, &[], Sieve::default()).unwrap();
         for length in 0..record().len() {
             let mut payload = Vec::new();
             plan.write(&record()[..length], &mut payload);

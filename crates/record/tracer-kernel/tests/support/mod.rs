@@ -8,7 +8,7 @@ use sillage_consumer::{Command, Consumer, Counters, DoorbellMemory, Feed, Files,
 use sillage_ring::{Geometry, HeaderForm, Kind};
 use sillage_tracer_kernel::metadata::{Header, Stream, event_class, header};
 use sillage_tracer_kernel::program::Guard;
-use sillage_tracer_kernel::{Bell, Channel, Field, Kernel, Recipe, sys};
+use sillage_tracer_kernel::{Bell, Channel, Field, Kernel, Recipe, late, sys};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -105,6 +105,13 @@ impl Session {
     /// Attaches an event.
     pub fn enable(&mut self, recipe: &Recipe) {
         self.enable_with(recipe, &[]);
+    }
+
+    /// Strings that calls cannot read at entry are read at exit; in front of any call.
+    pub fn enable_late(&mut self) {
+        let id = self.events.len() as u32;
+        self.channel.read_late(id, &self.contexts).unwrap_or_else(|error| panic!("{error}"));
+        self.events.push(event_class(&late::recipe(), id, 0));
     }
 
     /// Attaches an event behind guards.
