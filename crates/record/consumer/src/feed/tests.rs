@@ -58,6 +58,15 @@ fn feed(memory: &Arc<RingMemory>, place: Arc<Place>, disk: Fake, recover: bool) 
     Feed::new(Arc::clone(memory), place, Arc::default(), disk, service, 2, recover)
 }
 
+/// A ring, who writes into it, and who writes it to a disk with this much room.
+fn traced(overwrite: bool, place: Arc<Place>, room_bytes: usize) -> (Arc<RingMemory>, Producer, Feed<Fake>) {
+    let memory = memory(overwrite);
+    let disk = Fake::default();
+    disk.room.set(room_bytes);
+    let feed = feed(&memory, place, disk, false);
+    (Arc::clone(&memory), producer(&memory), feed)
+}
+
 fn counts(feed: &Feed<Fake>) -> String {
     let c = feed.counters.snapshot();
     let troubles = c.troubles.join("; ");
@@ -88,11 +97,7 @@ fn index(disk: &Fake, file: &str) -> String {
 
 #[test]
 fn full_sub_buffers_become_packets_and_a_cut_takes_the_rest() {
-    let memory = memory(false);
-    let producer = producer(&memory);
-    let disk = Fake::default();
-    disk.room.set(1 << 20);
-    let mut feed = feed(&memory, place(0, 0), disk, false);
+    let (_, producer, mut feed) = traced(false, place(0, 0), 1 << 20);
     for _ in 0..3 {
         assert_ne!(emit(&producer, 3000), Emit::Full { cpu: 0 });
     }
@@ -118,11 +123,7 @@ fn full_sub_buffers_become_packets_and_a_cut_takes_the_rest() {
 
 #[test]
 fn trace_files_of_limited_size_replace_the_oldest() {
-    let memory = memory(false);
-    let producer = producer(&memory);
-    let disk = Fake::default();
-    disk.room.set(1 << 20);
-    let mut feed = feed(&memory, place(8192, 2), disk, false);
+    let (_, producer, mut feed) = traced(false, place(8192, 2), 1 << 20);
     for _ in 0..7 {
         emit(&producer, 3000);
         feed.drain(Cut::Open);
@@ -140,12 +141,8 @@ fn trace_files_of_limited_size_replace_the_oldest() {
 
 #[test]
 fn a_full_disk_costs_whole_packets_that_are_counted_and_writing_goes_on_when_there_is_room() {
-    let memory = memory(false);
-    let producer = producer(&memory);
-    let disk = Fake::default();
     // Room for one packet and its entry, and for half of the next.
-    disk.room.set(4096 + 88 + 2000);
-    let mut feed = feed(&memory, place(0, 0), disk, false);
+    let (_, producer, mut feed) = traced(false, place(0, 0), 4096 + 88 + 2000);
     for _ in 0..3 {
         emit(&producer, 3000);
         feed.drain(Cut::Open);
@@ -171,11 +168,7 @@ fn a_full_disk_costs_whole_packets_that_are_counted_and_writing_goes_on_when_the
 
 #[test]
 fn a_disk_that_takes_the_packet_but_not_its_entry_takes_neither() {
-    let memory = memory(false);
-    let producer = producer(&memory);
-    let disk = Fake::default();
-    disk.room.set(2 * 4096 + 88 + 10);
-    let mut feed = feed(&memory, place(0, 0), disk, false);
+    let (_, producer, mut feed) = traced(false, place(0, 0), 2 * 4096 + 88 + 10);
     for _ in 0..2 {
         emit(&producer, 3000);
         feed.drain(Cut::Open);
@@ -189,11 +182,7 @@ fn a_disk_that_takes_the_packet_but_not_its_entry_takes_neither() {
 
 #[test]
 fn the_next_daemon_cuts_a_torn_packet_off_and_writes_what_was_unread() {
-    let memory = memory(false);
-    let producer = producer(&memory);
-    let disk = Fake::default();
-    disk.room.set(1 << 20);
-    let mut feed_1 = feed(&memory, place(0, 0), disk, false);
+    let (memory, producer, mut feed_1) = traced(false, place(0, 0), 1 << 20);
     emit(&producer, 3000);
     feed_1.drain(Cut::Open);
     emit(&producer, 3000);
@@ -218,11 +207,7 @@ fn the_next_daemon_cuts_a_torn_packet_off_and_writes_what_was_unread() {
 
 #[test]
 fn a_packet_that_was_written_but_not_taken_off_the_ring_is_not_written_twice() {
-    let memory = memory(false);
-    let producer = producer(&memory);
-    let disk = Fake::default();
-    disk.room.set(1 << 20);
-    let mut feed_1 = feed(&memory, place(0, 0), disk, false);
+    let (memory, producer, mut feed_1) = traced(false, place(0, 0), 1 << 20);
     emit(&producer, 3000);
     // What `drain` does, killed before `done`.
     let mut cursor = Cursor::resume(&memory, 0, None);
@@ -241,11 +226,7 @@ fn a_packet_that_was_written_but_not_taken_off_the_ring_is_not_written_twice() {
 
 #[test]
 fn an_overwriting_ring_shows_the_gap() {
-    let memory = memory(true);
-    let producer = producer(&memory);
-    let disk = Fake::default();
-    disk.room.set(1 << 20);
-    let mut feed = feed(&memory, place(0, 0), disk, false);
+    let (_, producer, mut feed) = traced(true, place(0, 0), 1 << 20);
     for _ in 0..10 {
         assert_ne!(emit(&producer, 3000), Emit::Full { cpu: 0 });
     }
@@ -265,12 +246,8 @@ fn an_overwriting_ring_shows_the_gap() {
 
 #[test]
 fn a_ring_that_lies_is_retired_and_says_why() {
-    let memory = memory(false);
-    let producer = producer(&memory);
+    let (memory, producer, mut feed) = traced(false, place(0, 0), 1 << 20);
     emit(&producer, 10);
-    let disk = Fake::default();
-    disk.room.set(1 << 20);
-    let mut feed = feed(&memory, place(0, 0), disk, false);
     feed.drain(Cut::Open);
     let (set, ..) = memory.mapped();
     // SAFETY: the head is the first word of the first ring, behind the header page.
@@ -394,11 +371,7 @@ fn a_kill_between_counting_a_packet_and_going_on_counts_it_once() {
 
 #[test]
 fn overwritten_sub_buffers_stay_counted_over_a_restart() {
-    let memory = memory(true);
-    let producer = producer(&memory);
-    let disk = Fake::default();
-    disk.room.set(1 << 20);
-    let mut feed_1 = feed(&memory, place(0, 0), disk, false);
+    let (memory, producer, mut feed_1) = traced(true, place(0, 0), 1 << 20);
     (0..10).for_each(|_| assert_ne!(emit(&producer, 3000), Emit::Full { cpu: 0 }));
     feed_1.drain(Cut::Open);
     let before = counts(&feed_1);
