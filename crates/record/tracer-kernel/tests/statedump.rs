@@ -50,9 +50,22 @@ fn the_machine_is_dumped() {
         let found = of.iter().any(|line| parts.iter().all(|part| line.text.contains(part)));
         assert!(found, "{name} {parts:?}, {} of the name, first {:?}", of.len(), of.first());
     };
-    let own = format!("pid = {},", std::process::id());
-    let parent = format!("ppid = {},", std::process::id());
-    for pid in &pids {
+    // In a namespace of processes there are other numbers than the kernel's first ones.
+    let own_id = std::process::id();
+    let own_number = sillage_tracer_kernel::guard::own_number().unwrap();
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap().to_string_lossy().into_owned();
+    let namespace = namespace.trim_matches(|c: char| !c.is_ascii_digit()).to_owned();
+    let number = |pid: u32| {
+        let seen = format!(" vtid = {pid}, vpid = {pid}, vppid = {own_id}, ns_level = ");
+        let inside = format!("ns_inum = {namespace} }}");
+        let is_it = |line: &&Line| line.text.contains(&seen) && line.text.contains(&inside);
+        let line = lines.iter().find(is_it).unwrap_or_else(|| panic!("no{seen}"));
+        let tid = line.text.split("{ tid = ").nth(1).unwrap();
+        tid.split(',').next().unwrap().parse::<u32>().unwrap()
+    };
+    let own = format!("pid = {own_number},");
+    let parent = format!("ppid = {own_number},");
+    for pid in pids.iter().map(|pid| number(*pid)) {
         has(
             "process_state",
             &[&format!(
@@ -60,24 +73,21 @@ fn the_machine_is_dumped() {
             )],
         );
     }
-    has("process_state", &["name = \"kthreadd\", type = 1,"]);
+    let first = number(pids[0]);
+    // The kernel iterates over the processes of the daemon's namespace alone.
+    if own_number == own_id {
+        has("process_state", &["name = \"kthreadd\", type = 1,"]);
+    }
     has(
         "process_pid_ns",
-        &[&format!(
-            "tid = {0}, vtid = {0}, vpid = {0}, vppid = {1}, ns_level = 0,",
-            pids[0],
-            std::process::id()
-        )],
+        &[&format!("tid = {first}, vtid = {first}, vpid = {first}, vppid = {own_number}, ns_level = 0,")],
     );
-    has(
-        "process_user_ns",
-        &[&format!("tid = {}, vuid = 0, vgid = 0, ns_level = 0, ns_inum = 402653", pids[0])],
-    );
+    has("process_user_ns", &[&format!("tid = {first}, vuid = 0, vgid = 0, ns_level = 0, ns_inum = 402653")]);
     for name in ["cgroup", "ipc", "mnt", "net", "uts", "time"] {
         let link = std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
         let link = link.to_string_lossy().into_owned();
         let number = link.trim_matches(|c: char| !c.is_ascii_digit());
-        has(&format!("process_{name}_ns"), &[&format!("tid = {}, ns_inum = {number}", pids[0])]);
+        has(&format!("process_{name}_ns"), &[&format!("tid = {first}, ns_inum = {number}")]);
     }
     has("file_descriptor", &[&format!("filename = \"{}\"", file.display()), &fd, "flags = 0"]);
     has("vm_map", &[&own, "inode = ", "pgoff = "]);

@@ -3,16 +3,17 @@
 mod support;
 
 use sillage_ring::HeaderForm;
-use sillage_tracer_kernel::late;
-use sillage_tracer_kernel::recipe::{current, s32};
 use sillage_tracer_kernel::syscalls::{self, Abi, Side};
-use sillage_tracer_kernel::{Field, Recipe, fields};
+use sillage_tracer_kernel::{Field, Recipe, contexts, late};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use support::*;
 
-const CONTEXTS: &[Field] = fields![s32("tid", current("pid"))];
+/// Who makes a call: its number in its namespace of processes, and which this is.
+fn contexts() -> Vec<Field> {
+    ["vtid", "pid_ns"].map(|name| contexts::find(name).unwrap().field).to_vec()
+}
 
 /// Enables both ends of these calls.
 fn enable(session: &mut Session, abi: Abi, names: &[&str]) {
@@ -26,11 +27,14 @@ fn enable(session: &mut Session, abi: Abi, names: &[&str]) {
 /// What this thread recorded, without what goes before the payload.
 fn own(session: &Session) -> Vec<(String, String)> {
     // SAFETY: gettid has no arguments.
-    let tid = format!("{{ tid = {} }}, ", unsafe { libc::syscall(libc::SYS_gettid) });
+    let tid = unsafe { libc::syscall(libc::SYS_gettid) };
+    let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap().to_string_lossy().into_owned();
+    let namespace = namespace.trim_matches(|c: char| !c.is_ascii_digit()).to_owned();
+    let who = format!("{{ vtid = {tid}, pid_ns = {namespace} }}, ");
     let lines = session.read();
     assert_ordered(&lines);
     let own =
-        lines.iter().filter_map(|line| Some((line.name.clone(), line.text.split_once(&tid)?.1.to_string())));
+        lines.iter().filter_map(|line| Some((line.name.clone(), line.text.split_once(&who)?.1.to_string())));
     own.collect()
 }
 
@@ -48,7 +52,7 @@ fn geometry() -> sillage_ring::Geometry {
 #[test]
 fn strings_numbers_and_results_are_recorded() {
     let Some(kernel) = kernel("system calls") else { return };
-    let mut session = Session::new("syscalls", &kernel, geometry(), CONTEXTS);
+    let mut session = Session::new("syscalls", &kernel, geometry(), &contexts());
     session.consume();
     enable(&mut session, Abi::Native, &["openat", "write", "close", "pipe2", "getpid", "mmap", "mkdirat"]);
     let path = session.dir.join("a file whose name is forty bytes long, maybe");
@@ -91,7 +95,7 @@ fn strings_numbers_and_results_are_recorded() {
 #[test]
 fn structures_are_recorded() {
     let Some(kernel) = kernel("structures") else { return };
-    let mut session = Session::new("structures", &kernel, geometry(), CONTEXTS);
+    let mut session = Session::new("structures", &kernel, geometry(), &contexts());
     session.consume();
     enable(
         &mut session,
@@ -201,7 +205,7 @@ fn compat_call(number: u32, first: u32) -> i32 {
 #[cfg(target_arch = "x86_64")]
 fn calls_of_32_bit_programs_and_unknown_ones_are_told_apart() {
     let Some(kernel) = kernel("compat calls") else { return };
-    let mut session = Session::new("compat", &kernel, geometry(), CONTEXTS);
+    let mut session = Session::new("compat", &kernel, geometry(), &contexts());
     session.consume();
     enable(&mut session, Abi::Compat, &["close", "getpid"]);
     for abi in [Abi::Native, Abi::Compat] {
@@ -232,7 +236,7 @@ fn calls_of_32_bit_programs_and_unknown_ones_are_told_apart() {
 #[test]
 fn every_call_can_be_recorded_at_once_and_disabled_again() {
     let Some(kernel) = kernel("all calls") else { return };
-    let mut session = Session::new("all-calls", &kernel, geometry(), CONTEXTS);
+    let mut session = Session::new("all-calls", &kernel, geometry(), &contexts());
     session.consume();
     let recipes: Vec<Recipe> = syscalls::recipes(Abi::Native).chain(syscalls::recipes(Abi::Compat)).collect();
     let start = std::time::Instant::now();
@@ -282,7 +286,7 @@ impl Drop for ColdPage {
 #[test]
 fn strings_on_cold_pages_are_read_again_at_exit() {
     let Some(kernel) = kernel("cold strings") else { return };
-    let mut session = Session::new("cold", &kernel, geometry(), CONTEXTS);
+    let mut session = Session::new("cold", &kernel, geometry(), &contexts());
     session.consume();
     session.enable_late();
     enable(&mut session, Abi::Native, &["openat", "getpid"]);
