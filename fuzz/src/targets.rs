@@ -127,7 +127,9 @@ fn walk(class: &Arc<TraceClass>, trace: &TraceWriter, stream: &[u8], step: usize
         writer.begin(trace, &packet, PacketValues::default());
         let mut number = 0;
         let _ = text.message(&Message::PacketBegin(packet));
-        while let Ok(true) = decoder.next_event(stream_class, data) {
+        // As with packets. (A context of ten thousand bits is shown with each of ten thousand events of
+        // one bit: the square of the input is what its text has.)
+        while number < 256 && matches!(decoder.next_event(stream_class, data), Ok(true)) {
             let clock = Some(ClockSnapshot { cycles: decoder.clock(), ns: None });
             let Some(event) = Event::of_decoder(&stream, clock, data, &decoder) else {
                 break;

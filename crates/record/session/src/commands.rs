@@ -1,6 +1,6 @@
 //! The command line's requests: who may ask for what, and LTTng's answers.
 
-use crate::model::{Channel, Session};
+use crate::model::{Channel, Recorder, Session};
 use crate::net::Attachment;
 use crate::recording::Goal;
 use crate::worker::{Daemon, Peer};
@@ -205,11 +205,13 @@ impl Daemon {
             clock_offset: None,
             unanswered: Vec::new(),
             record,
+            recorder: if record == 0 { None } else { Recorder::of(peer.pid) },
             tracked: BTreeMap::new(),
         };
         let info = session.info();
         let id = self.new_id();
         self.sessions.insert(id, session);
+        self.watch_recorder(id);
         done(Reply::Session(info))
     }
 

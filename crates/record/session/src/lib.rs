@@ -19,6 +19,7 @@ mod link;
 mod model;
 mod net;
 mod programs;
+mod recorders;
 mod recording;
 mod rundir;
 mod state;

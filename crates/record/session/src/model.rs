@@ -237,8 +237,19 @@ pub struct Session {
     pub unanswered: Vec<String>,
     /// Token of the `record` command whose programs alone are recorded; 0: all.
     pub record: u64,
+    /// That command, with whose end the session ends.
+    pub recorder: Option<Recorder>,
     /// Inclusion sets that have not everything in them.
     pub tracked: BTreeMap<(Domain, ProcessAttribute), InclusionSet>,
+}
+
+/// The process of a `record` command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorder {
+    /// Its number.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot: numbers are used again.
+    pub started_ticks: u64,
 }
 
 /// The values of an inclusion set, and what number each stands for.

@@ -252,6 +252,9 @@ impl Daemon {
         }
         self.sessions = sessions;
         self.resume_kernel();
+        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.watch_recorder(id);
+        }
         let destroying = self.sessions.iter().filter(|(_, session)| session.destroying);
         for id in destroying.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.write_out(id, None, &Goal::Destroy);

@@ -5,7 +5,7 @@
 //! change, and handed to the keeper, which only holds it. Both ends are the same program, so there is
 //! one version; another one is refused, and then the sessions are gone.
 
-use crate::model::{Channel, Holder, InclusionSet, Origin, RingSet, Session};
+use crate::model::{Channel, Holder, InclusionSet, Origin, Recorder, RingSet, Session};
 use crate::trace::{Class, Trace};
 use rustix::fs::MemfdFlags;
 use sillage_consumer::{Counters, shared::RingMemory};
@@ -27,7 +27,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Stands for the kernel where a user's number would stand.
 const KERNEL: u32 = u32::MAX;
 
@@ -105,6 +105,10 @@ fn put_session(w: &mut Writer, s: &Session) {
     w.bool(s.destroying);
     w.list(&s.unanswered, |w, name| w.str(name));
     w.u64(s.record);
+    w.option(s.recorder, |w, recorder| {
+        w.u32(recorder.pid);
+        w.u64(recorder.started_ticks);
+    });
     w.option(s.clock_offset, |w, offset| w.u64(offset as u64));
     w.count(s.tracked.len());
     for ((domain, attribute), set) in &s.tracked {
@@ -223,6 +227,7 @@ fn get_session(r: &mut Reader<'_>, cpus: u32, set: Sets<'_>) -> Result<Session, 
         destroying: r.bool()?,
         unanswered: r.list(PROGRAMS_MAX, |r| r.string(PATH_BYTES_MAX))?,
         record: r.u64()?,
+        recorder: r.option(|r| Ok(Recorder { pid: r.u32()?, started_ticks: r.u64()? }))?,
         clock_offset: r.option(|r| r.u64())?.map(|offset| offset as i64),
         tracked: r.list(2 * ProcessAttribute::ALL.len(), get_inclusion)?.into_iter().collect(),
         channels: r.list(CHANNELS_MAX, |r| get_channel(r, cpus, set))?,

@@ -13,6 +13,7 @@ use crate::link::{self, Key, Message, Outgoing};
 use crate::model::{Origin, Session};
 use crate::net::{Attachment, Filled, Inbox, Outbox};
 use crate::programs::Program;
+use crate::recorders::Recorders;
 use crate::recording::{Job, Wait};
 use crate::rundir::{RunDir, Who};
 use crate::state::{self, Numbers};
@@ -107,6 +108,7 @@ pub(crate) struct Daemon {
     pub(crate) sessions: BTreeMap<u64, Session>,
     pub(crate) programs: BTreeMap<u64, Program>,
     pub(crate) clients: BTreeMap<u64, Client>,
+    pub(crate) recorders: Recorders,
     /// Each tracepoint once, however many programs have it.
     pub(crate) tracepoints: HashSet<Arc<Tracepoint>>,
     pub(crate) tracepoints_pruned_at: usize,
@@ -251,6 +253,7 @@ impl Daemon {
             sessions,
             programs: BTreeMap::new(),
             clients: BTreeMap::new(),
+            recorders: Recorders::new(),
             tracepoints: HashSet::new(),
             tracepoints_pruned_at: 0,
             waits: Vec::new(),
@@ -279,6 +282,12 @@ impl Daemon {
         daemon.watch(CLIENTS, daemon.clients_listener.as_fd())?;
         daemon.watch(PROGRAMS, daemon.programs_listener.as_fd())?;
         Ok(daemon)
+    }
+
+    /// For something new to watch.
+    pub(crate) fn new_token(&mut self) -> u64 {
+        self.next_token += 1;
+        self.next_token
     }
 
     pub(crate) fn watch(&self, token: u64, fd: BorrowedFd<'_>) -> io::Result<()> {
@@ -368,6 +377,7 @@ impl Daemon {
                         }
                     }
                     KERNEL => self.kernel_reports(),
+                    token if self.recorder_gone(token) => {}
                     token => self.connection_ready(token),
                 }
             }
@@ -437,8 +447,7 @@ impl Daemon {
         if too_many {
             return Err(io::Error::other("too many connections"));
         }
-        let token = self.next_token;
-        self.next_token += 1;
+        let token = self.new_token();
         self.watch(token, stream.as_fd())?;
         let connection = Connection {
             stream,
@@ -613,6 +622,7 @@ impl Daemon {
                 self.reattach_until = None;
             }
         }
+        self.destroy_deserted();
     }
 }
 

@@ -153,6 +153,31 @@ fn record_says_what_became_of_its_trace_when_the_daemon_is_killed_whole() {
 }
 
 #[test]
+fn the_session_of_a_killed_record_ends_with_its_command() {
+    let home = Home::new("killed-record");
+    let Some(traced) = Traced::compile(&home) else { return };
+    let mut command = traced.record(&home, "-o out --");
+    let mut program = Obedient::start(command.arg(&traced.program));
+    program.tell("tick 10 0");
+    home.kill_worker(); // the next one knows whose session it is
+    program.tell("tick 10 10");
+    kill(program.pid(), rustix::process::Signal::KILL);
+    // The command goes on, and is recorded to its end.
+    program.tell("tick 10 20");
+    assert!(home.ok("list").contains("auto-"));
+    program.wait();
+    wait_for("the end of the session", || !home.ok("list").contains("auto-"));
+    assert_eq!(ticks(&home, "out"), (0..30).collect::<Vec<_>>());
+    // Of a command that has nothing to record, the session ends at once.
+    let mut command = traced.record(&home, "-o nothing -- sleep 20");
+    let mut record = command.spawn().unwrap();
+    wait_for("the session", || home.ok("list").contains("auto-"));
+    record.kill().unwrap();
+    record.wait().unwrap();
+    wait_for("the end of the session", || !home.ok("list").contains("auto-"));
+}
+
+#[test]
 fn a_program_outlives_its_daemon_and_is_recorded_by_the_next() {
     let home = Home::new("outlives");
     let Some(traced) = Traced::compile(&home) else { return };

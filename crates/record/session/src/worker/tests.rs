@@ -102,6 +102,7 @@ fn record_and_lose(daemon: &mut Daemon, program: u64) {
         clock_offset: None,
         unanswered: Vec::new(),
         record: 0,
+        recorder: None,
         tracked: BTreeMap::new(),
     };
     daemon.sessions.insert(1, session);

@@ -17,6 +17,8 @@
 //! included: a token in its environment (`SILLAGE_RECORD`) is inherited, and sent by the tracer when a
 //! program registers. A program started with an environment of its own (by `env -i`, `sudo`, a service
 //! manager) is not the command's in this sense; inside another `record` the inner one counts.
+//!
+//! When this process is killed, the daemon ends the session with the last of those programs.
 
 use super::channel::Settings;
 use super::container::{self, Membership};
