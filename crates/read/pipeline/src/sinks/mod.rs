@@ -194,7 +194,7 @@ where
                 return Err(error);
             }
         }
-        let taken = match if in_runs { sink.as_runs() } else { None } {
+        let taken = match sink.as_runs().filter(|_| in_runs) {
             Some(runs) => source.give_runs(SliceRange::default(), runs)?,
             None => 0,
         };
