@@ -96,7 +96,7 @@ impl Facts {
         }
         if self.is_in_a_namespace() {
             return "the daemon is in a user namespace (a rootless container), whose capabilities do not count \
-                    for the kernel (start it outside: sillage-sessiond as root of the machine, or the container \
+                    for the kernel (start `sillage daemon` outside, as root of the machine, or the container \
                     with --privileged and --userns=host)"
                 .into();
         }
