@@ -92,7 +92,7 @@ pub struct PacketWriter {
 }
 
 /// Bytes that are copied ahead.
-const AHEAD_SIZE_BYTES: usize = 4096;
+const AHEAD_SIZE_BYTES: usize = 1 << 10;
 /// No place in a packet.
 const NOWHERE: u64 = u64::MAX;
 

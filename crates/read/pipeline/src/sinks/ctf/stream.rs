@@ -8,6 +8,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::ops::RangeInclusive;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
@@ -19,11 +20,12 @@ use super::{CtfOptions, Index};
 use crate::{Error, Run, Warning};
 
 /// A packet goes to the file in pieces of this size, or smaller ones where there are many streams.
-const PIECE_BYTES: std::ops::RangeInclusive<usize> = 2 << 10..=256 << 10;
+const PIECE_BYTES: RangeInclusive<usize> = 2 << 10..=256 << 10;
 /// Size of the pieces of all streams together.
 const PIECES_BYTES: usize = 1 << 20;
-/// Index entries are gathered up to this many bytes.
-const INDEX_BYTES: usize = 64 << 10;
+/// Index entries are gathered up to this many bytes, of all streams together up to so many more.
+const INDEX_BYTES: RangeInclusive<usize> = 512..=64 << 10;
+const INDEXES_BYTES: usize = 256 << 10;
 
 /// A stream and its file.
 #[derive(Debug)]
@@ -99,7 +101,13 @@ impl StreamSink {
 
     /// Is one of so many streams that are written at once.
     pub(super) fn share_memory(&mut self, streams: usize) {
-        self.piece_bytes = (PIECES_BYTES / streams.max(1)).clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
+        let share = |all: usize, each: RangeInclusive<usize>| {
+            (all / streams.max(1)).clamp(*each.start(), *each.end())
+        };
+        self.piece_bytes = share(PIECES_BYTES, PIECE_BYTES);
+        if let Some(index) = &mut self.index {
+            index.gathered_bytes = share(INDEXES_BYTES, INDEX_BYTES);
+        }
     }
 
     /// Takes any message of the stream.
@@ -328,17 +336,20 @@ struct IndexFile {
     path: PathBuf,
     file: File,
     pending: Vec<u8>,
+    /// See [`INDEX_BYTES`].
+    gathered_bytes: usize,
 }
 
 impl IndexFile {
     fn create(path: PathBuf) -> Result<Self, Error> {
         let file = File::create_new(&path).map_err(|error| Error::io(&path, error))?;
-        Ok(Self { path, file, pending: Header::V1_1.encode().to_vec() })
+        let pending = Header::V1_1.encode().to_vec();
+        Ok(Self { path, file, pending, gathered_bytes: *INDEX_BYTES.end() })
     }
 
     fn put(&mut self, entry: &Entry) -> Result<(), Error> {
         self.pending.extend_from_slice(&entry.encode());
-        if self.pending.len() >= INDEX_BYTES { self.flush() } else { Ok(()) }
+        if self.pending.len() >= self.gathered_bytes { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<(), Error> {
