@@ -3,7 +3,8 @@
 //! Such a session would record on for ever: nobody knows its name. So the command's process is watched,
 //! and when it is gone, with every program that it started and that records, its session is destroyed as
 //! by the command itself: written out, whole. Where the process cannot be watched (it lives in a PID
-//! namespace that we do not see), the session stays until somebody destroys it.
+//! namespace that we do not see, no descriptors are left, the kernel is older than 5.3), the session stays
+//! until somebody destroys it.
 
 use crate::model::Recorder;
 use crate::worker::Daemon;
@@ -20,11 +21,19 @@ impl Recorder {
         Some(Recorder { pid, started_ticks: started_ticks(pid)? })
     }
 
-    /// The process, unless it is gone.
-    fn process(&self) -> Option<OwnedFd> {
-        let process = pidfd_open(Pid::from_raw(self.pid as i32)?, PidfdFlags::empty()).ok()?;
+    /// The process; None if it is gone.
+    ///
+    /// # Errors
+    /// It cannot be watched: no descriptors left, a kernel before 5.3.
+    fn process(&self) -> rustix::io::Result<Option<OwnedFd>> {
+        let Some(pid) = Pid::from_raw(self.pid as i32) else { return Ok(None) };
+        let process = match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(process) => process,
+            Err(rustix::io::Errno::SRCH) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         // Asked when it can no longer become another's number.
-        (started_ticks(self.pid) == Some(self.started_ticks)).then_some(process)
+        Ok((started_ticks(self.pid) == Some(self.started_ticks)).then_some(process))
     }
 }
 
@@ -36,13 +45,21 @@ fn started_ticks(pid: u32) -> Option<u64> {
 }
 
 impl Daemon {
-    /// Watches the command of a session, if it has one.
+    /// Watches the command of a session, if it has one. One that cannot be watched is none: its session must
+    /// not end while it lives.
     pub(crate) fn watch_recorder(&mut self, id: u64) {
-        let recorder = self.sessions.get(&id).and_then(|session| session.recorder);
-        let Some(process) = recorder.and_then(|recorder| recorder.process()) else { return };
+        let Some(recorder) = self.sessions.get(&id).and_then(|session| session.recorder) else { return };
         let token = self.new_token();
-        if self.watch(token, process.as_fd()).is_ok() {
-            self.recorders.insert(token, (id, process));
+        match recorder.process() {
+            Ok(None) => {}
+            Ok(Some(process)) if self.watch(token, process.as_fd()).is_ok() => {
+                self.recorders.insert(token, (id, process));
+            }
+            _ => {
+                if let Some(session) = self.sessions.get_mut(&id) {
+                    session.recorder = None;
+                }
+            }
         }
     }
 
@@ -78,7 +95,7 @@ mod tests {
     #[test]
     fn a_number_that_another_process_has_now_is_not_the_recorder() {
         let own = Recorder::of(std::process::id()).unwrap();
-        assert!(own.process().is_some());
-        assert!(Recorder { started_ticks: own.started_ticks + 1, ..own }.process().is_none());
+        assert!(own.process().unwrap().is_some());
+        assert!(Recorder { started_ticks: own.started_ticks + 1, ..own }.process().unwrap().is_none());
     }
 }
