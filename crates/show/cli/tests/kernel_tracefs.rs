@@ -5,7 +5,7 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use support::kernel::{commotion, lines, number, read};
 use support::{Home, wait_for};
 
 const VARIABLE: &str = "SILLAGE_KERNEL_BACKEND";
@@ -23,31 +23,6 @@ fn tracefs_home(name: &str) -> Option<Home> {
         eprintln!("SKIPPED: {name}: {text}");
     }
     (code == 0).then_some(home)
-}
-
-fn commotion() {
-    let shell = Command::new("sh").args(["-c", "sleep 0.001 & sleep 0.001 & wait; true"]).status();
-    assert!(shell.unwrap().success());
-}
-
-/// Lines of events of this name.
-fn lines<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
-    let name = format!(" {name}: ");
-    text.lines().filter(|line| line.contains(&name)).collect()
-}
-
-/// The number behind `key = ` in a line.
-fn number(line: &str, key: &str) -> i64 {
-    let rest = line.split(&format!(" {key} = ")).nth(1).unwrap_or_else(|| panic!("no {key} in {line}"));
-    rest.split([',', ' ']).next().unwrap().parse().unwrap()
-}
-
-/// Babeltrace and our reader agree on how many events there are; Babeltrace's text.
-fn read(home: &Home, out: &str) -> String {
-    let text = home.babeltrace(&home.dir.join(out));
-    let own = home.output(&format!("view -t {out}"));
-    assert_eq!(String::from_utf8(own.stdout).unwrap().lines().count(), text.lines().count());
-    text
 }
 
 /// Our instances that the process `pid` made.
@@ -86,16 +61,16 @@ fn events_calls_and_processes_are_recorded_and_read() {
     let prio = |line: &&str| (-100..=139).contains(&number(line, "prev_prio"));
     assert!(switches.iter().all(|line| prio(line) && number(line, "next_tid") >= 0), "{text}");
     assert!(
-        switches.iter().any(|line| number(line, "next_tid") == number(line, "tid")) || !switches.is_empty()
+        switches.iter().any(|line| number(line, "next_tid") == number(line, " tid")) || !switches.is_empty()
     );
     assert!(lines(&text, "sched_process_fork").len() >= 60, "{text}");
     assert!(!lines(&text, "syscall_entry_openat").is_empty());
     let calls = lines(&text, "syscall_exit_getpriority");
-    assert!(calls.iter().any(|line| (1..=40).contains(&number(line, "ret"))), "{calls:?}");
+    assert!(calls.iter().any(|line| (1..=40).contains(&number(line, " ret"))), "{calls:?}");
     let own = lines(&text, "lttng_statedump_process_state");
     let pid = i64::from(std::process::id());
     assert!(
-        own.iter().any(|line| line.split(" pid = ").count() > 1 && number(line, "pid") == pid),
+        own.iter().any(|line| line.split(" pid = ").count() > 1 && number(line, " pid") == pid),
         "{own:?}"
     );
     // Started again, the same trace goes on.

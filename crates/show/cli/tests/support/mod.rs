@@ -2,6 +2,8 @@
 //! that speaks the registration protocol without being a tracer.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod kernel;
+
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
 use sillage_consumer::fake::{FakePages, FakeProducer};
 use sillage_model::{Field, FieldType, IntegerType, LogLevel, Tracepoint};
