@@ -4,7 +4,7 @@
 //! A tracepoint that fails here is garbage: its program is told so and disconnected, and the daemon
 //! counts it. The wire format has been checked before; this is about meaning.
 
-use crate::tsdl::identifier;
+use sillage_ctf::writer::lttng::identifier;
 use sillage_model::limits::RECORD_BYTES_MAX;
 use sillage_model::{FieldType, IntegerType, Tracepoint};
 use std::collections::HashMap;

@@ -1,14 +1,15 @@
 //! The metadata of a user-space trace, in TSDL, block by block in the order and style of LTTng 2.13
-//! (`lttng-ctf-format.md` §5.3), as plain text.
+//! (`lttng-ctf-format.md` §5.3), as plain text; what the kernel's traces have too comes from
+//! [`sillage_ctf::writer::lttng`].
 //!
-//! The text of [`header`] comes first, with all streams; [`event_class`] blocks follow as programs bring them. Names and
-//! labels that programs made up are escaped or replaced, so that no program can break the trace of
+//! The text of [`header`] comes first, with all streams; [`event_class`] blocks follow as programs bring them.
+//! Names and labels that programs made up are escaped or replaced, so that no program can break the trace of
 //! another; [`crate::check`] has refused what cannot be expressed.
 
-use sillage_ctf::model::Uuid;
+use sillage_ctf::model::EnvValue;
+use sillage_ctf::writer::lttng::{self, EventHeader, Head, byte_orders, identifier, put};
 use sillage_ctf::writer::quoted;
 use sillage_model::{Encoding, EnumEntry, EnumValue, FieldType, FloatType, IntegerType, Tracepoint};
-use std::fmt::Write;
 
 /// What the trace says of itself.
 #[derive(Clone, Debug)]
@@ -31,108 +32,26 @@ pub struct Header<'a> {
     pub version: &'a str,
 }
 
-const TYPES: &str = "\
-typealias integer { size = 8; align = 8; signed = false; } := uint8_t;
-typealias integer { size = 16; align = 8; signed = false; } := uint16_t;
-typealias integer { size = 32; align = 8; signed = false; } := uint32_t;
-typealias integer { size = 64; align = 8; signed = false; } := uint64_t;
-typealias integer { size = 64; align = 8; signed = false; } := unsigned long;
-typealias integer { size = 5; align = 1; signed = false; } := uint5_t;
-typealias integer { size = 27; align = 1; signed = false; } := uint27_t;
-";
-
-const STRUCTURES: &str = "\
-typealias integer {
-	size = 27; align = 1; signed = false;
-	map = clock.monotonic.value;
-} := uint27_clock_monotonic_t;
-
-typealias integer {
-	size = 32; align = 8; signed = false;
-	map = clock.monotonic.value;
-} := uint32_clock_monotonic_t;
-
-typealias integer {
-	size = 64; align = 8; signed = false;
-	map = clock.monotonic.value;
-} := uint64_clock_monotonic_t;
-
-struct packet_context {
-	uint64_clock_monotonic_t timestamp_begin;
-	uint64_clock_monotonic_t timestamp_end;
-	uint64_t content_size;
-	uint64_t packet_size;
-	uint64_t packet_seq_num;
-	unsigned long events_discarded;
-	uint32_t cpu_id;
-};
-
-struct event_header_compact {
-	enum : uint5_t { compact = 0 ... 30, extended = 31 } id;
-	variant <id> {
-		struct {
-			uint27_clock_monotonic_t timestamp;
-		} compact;
-		struct {
-			uint32_t id;
-			uint64_clock_monotonic_t timestamp;
-		} extended;
-	} v;
-} align(8);
-
-struct event_header_large {
-	enum : uint16_t { compact = 0 ... 65534, extended = 65535 } id;
-	variant <id> {
-		struct {
-			uint32_clock_monotonic_t timestamp;
-		} compact;
-		struct {
-			uint32_t id;
-			uint64_clock_monotonic_t timestamp;
-		} extended;
-	} v;
-} align(8);
-";
-
 /// Everything up to the first event class, for a trace with this many streams (ids from 0).
 pub fn header(h: &Header<'_>, streams: usize) -> String {
-    let (own, _) = byte_orders();
-    let mut out = format!("/* CTF 1.8 */\n\n{TYPES}\ntrace {{\n\tmajor = 1;\n\tminor = 8;\n");
-    put(&mut out, format_args!("\tuuid = \"{}\";\n\tbyte_order = {own};\n", Uuid(h.uuid)));
-    out.push_str(
-        "\tpacket.header := struct {\n\t\tuint32_t magic;\n\t\tuint8_t  uuid[16];\n\t\tuint32_t stream_id;\n\
-         \t\tuint64_t stream_instance_id;\n\t};\n};\n\nenv {\n\tdomain = \"ust\";\n\ttracer_name = \"lttng-ust\";\n\
-         \ttracer_major = 2;\n\ttracer_minor = 13;\n\ttracer_buffering_scheme = \"uid\";\n",
-    );
-    put(&mut out, format_args!("\ttracer_buffering_id = {};\n\tarchitecture_bit_width = 64;\n", h.uid));
-    for (key, value) in [
-        ("trace_name", h.session),
-        ("trace_creation_datetime", h.created),
-        ("hostname", h.hostname),
-        ("sillage_version", h.version),
-    ] {
-        put(&mut out, format_args!("\t{key} = {};\n", quoted(value)));
-    }
-    put(
-        &mut out,
-        format_args!(
-            "}};\n\nclock {{\n\tname = \"monotonic\";\n\tuuid = {};\n\tdescription = \"Monotonic Clock\";\n\
-             \tfreq = 1000000000; /* Frequency, in Hz */\n\
-             \t/* clock value offset from Epoch is: offset * (1/freq) */\n\toffset = {};\n}};\n\n{STRUCTURES}\n",
-            quoted(h.boot_id),
-            h.clock_offset
-        ),
-    );
-    for id in 0..streams {
-        put(
-            &mut out,
-            format_args!(
-                "stream {{\n\tid = {id};\n\tevent.header := struct event_header_large;\n\
-                 \tpacket.context := struct packet_context;\n}};\n\n"
-            ),
-        );
-    }
-    out
+    let text = |text: &str| EnvValue::Text(text.into());
+    let environment = [
+        ("domain", text("ust")),
+        ("tracer_name", text("lttng-ust")),
+        ("tracer_major", EnvValue::Integer(2)),
+        ("tracer_minor", EnvValue::Integer(13)),
+        ("tracer_buffering_scheme", text("uid")),
+        ("tracer_buffering_id", EnvValue::Integer(h.uid.into())),
+        ("architecture_bit_width", EnvValue::Integer(64)),
+        ("trace_name", text(h.session)),
+        ("trace_creation_datetime", text(h.created)),
+        ("hostname", text(h.hostname)),
+        ("sillage_version", text(h.version)),
+    ];
+    let Header { uuid, boot_id, clock_offset, .. } = *h;
+    let head = lttng::head(&Head { uuid, environment: &environment, boot_id, clock_offset });
+    let streams = (0..streams).map(|id| lttng::stream(id, EventHeader::Large, ""));
+    std::iter::once(head).chain(streams).collect()
 }
 
 /// The block of one event class.
@@ -166,12 +85,6 @@ pub fn event_class(t: &Tracepoint, id: u32, stream: usize) -> String {
     }
     out.push_str("\t};\n};\n\n");
     out
-}
-
-/// A field name as it stands in the trace: with a leading underscore, other characters replaced.
-pub fn identifier(name: &str) -> String {
-    let rest = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' });
-    std::iter::once('_').chain(rest).collect()
 }
 
 /// A scalar type, or the element of an array or sequence whose text encoding is `encoding`.
@@ -249,16 +162,6 @@ impl std::fmt::Display for Number {
 fn foreign(reverse: bool) -> String {
     let (_, other) = byte_orders();
     if reverse { format!(" byte_order = {other};") } else { String::new() }
-}
-
-/// The machine's byte order and the other one.
-fn byte_orders() -> (&'static str, &'static str) {
-    if cfg!(target_endian = "little") { ("le", "be") } else { ("be", "le") }
-}
-
-fn put(out: &mut String, arguments: std::fmt::Arguments<'_>) {
-    // Writing to a string cannot fail.
-    let _ = out.write_fmt(arguments);
 }
 
 #[cfg(test)]

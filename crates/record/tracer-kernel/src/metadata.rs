@@ -1,13 +1,14 @@
 //! The trace's description in TSDL, in the words and order of lttng-modules (`lttng-ctf-format.md` §5),
-//! so that readers take our kernel traces for LTTng's.
+//! so that readers take our kernel traces for LTTng's; what programs' traces have too comes from
+//! [`sillage_ctf::writer::lttng`].
 //!
 //! [`header`] comes first, with all streams; an [`event_class`] for each event that is enabled follows.
 
 use crate::recipe::{Field, Int, Label, Recipe, Type};
-use sillage_ctf::model::Uuid;
+use sillage_ctf::model::EnvValue;
+use sillage_ctf::writer::lttng::{self, EventHeader, Head, identifier, put};
 use sillage_ctf::writer::quoted;
 use sillage_ring::HeaderForm;
-use std::fmt::Write;
 
 /// What the trace says of itself.
 #[derive(Clone, Debug)]
@@ -41,111 +42,36 @@ pub struct Stream<'a> {
     pub contexts: &'a [Field],
 }
 
-const TYPES: &str = "\
-typealias integer { size = 8; align = 8; signed = false; } := uint8_t;
-typealias integer { size = 16; align = 8; signed = false; } := uint16_t;
-typealias integer { size = 32; align = 8; signed = false; } := uint32_t;
-typealias integer { size = 64; align = 8; signed = false; } := uint64_t;
-typealias integer { size = 64; align = 8; signed = false; } := unsigned long;
-typealias integer { size = 5; align = 1; signed = false; } := uint5_t;
-typealias integer { size = 27; align = 1; signed = false; } := uint27_t;
-";
-
 /// Everything up to the first event class, for these streams (ids from 0).
 pub fn header(h: &Header<'_>, streams: &[Stream<'_>]) -> String {
-    let order = if cfg!(target_endian = "little") { "le" } else { "be" };
-    let mut out = format!("/* CTF 1.8 */\n\n{TYPES}\ntrace {{\n\tmajor = 1;\n\tminor = 8;\n");
-    put(&mut out, format_args!("\tuuid = \"{}\";\n\tbyte_order = {order};\n", Uuid(h.uuid)));
-    out.push_str(
-        "\tpacket.header := struct {\n\t\tuint32_t magic;\n\t\tuint8_t  uuid[16];\n\t\tuint32_t stream_id;\n\
-         \t\tuint64_t stream_instance_id;\n\t};\n};\n\nenv {\n",
-    );
-    for (key, value) in [
-        ("hostname", h.hostname),
-        ("domain", "kernel"),
-        ("sysname", "Linux"),
-        ("kernel_release", h.kernel_release),
-        ("kernel_version", h.kernel_version),
-        ("tracer_name", "lttng-modules"),
-    ] {
-        put(&mut out, format_args!("\t{key} = {};\n", quoted(value)));
-    }
-    out.push_str("\ttracer_major = 2;\n\ttracer_minor = 13;\n\ttracer_patchlevel = 0;\n");
-    for (key, value) in [
-        ("trace_buffering_scheme", "global"),
-        ("trace_name", h.session),
-        ("trace_creation_datetime", h.created),
-        ("sillage_version", h.version),
-    ] {
-        put(&mut out, format_args!("\t{key} = {};\n", quoted(value)));
-    }
-    put(
-        &mut out,
-        format_args!(
-            "}};\n\nclock {{\n\tname = \"monotonic\";\n\tuuid = {};\n\tdescription = \"Monotonic Clock\";\n\
-             \tfreq = 1000000000; /* Frequency, in Hz */\n\
-             \t/* clock value offset from Epoch is: offset * (1/freq) */\n\toffset = {};\n}};\n\n",
-            quoted(h.boot_id),
-            h.clock_offset
-        ),
-    );
-    clock_types(&mut out);
-    event_headers(&mut out);
-    streams.iter().enumerate().for_each(|(id, stream)| put_stream(&mut out, id, stream));
-    out
-}
-
-fn clock_types(out: &mut String) {
-    for (bits, align) in [(27, 1), (32, 8), (64, 8)] {
-        put(
-            out,
-            format_args!(
-                "typealias integer {{\n\tsize = {bits}; align = {align}; signed = false;\n\
-                 \tmap = clock.monotonic.value;\n}} := uint{bits}_clock_monotonic_t;\n\n"
-            ),
-        );
-    }
-    out.push_str(
-        "struct packet_context {\n\tuint64_clock_monotonic_t timestamp_begin;\n\
-         \tuint64_clock_monotonic_t timestamp_end;\n\tuint64_t content_size;\n\tuint64_t packet_size;\n\
-         \tuint64_t packet_seq_num;\n\tunsigned long events_discarded;\n\tuint32_t cpu_id;\n};\n\n",
-    );
-}
-
-fn event_headers(out: &mut String) {
-    for (name, id_bits, last, escape, time_bits) in
-        [("compact", 5, 30, 31, 27), ("large", 16, 65534, 65535, 32)]
-    {
-        put(
-            out,
-            format_args!(
-                "struct event_header_{name} {{\n\tenum : uint{id_bits}_t {{ compact = 0 ... {last}, extended = {escape} }} id;\n\
-                 \tvariant <id> {{\n\t\tstruct {{\n\t\t\tuint{time_bits}_clock_monotonic_t timestamp;\n\t\t}} compact;\n\
-                 \t\tstruct {{\n\t\t\tuint32_t id;\n\t\t\tuint64_clock_monotonic_t timestamp;\n\t\t}} extended;\n\
-                 \t}} v;\n}} align(8);\n\n"
-            ),
-        );
-    }
-}
-
-fn put_stream(out: &mut String, id: usize, stream: &Stream<'_>) {
-    let form = match stream.header {
-        HeaderForm::Compact => "compact",
-        HeaderForm::Large => "large",
-    };
-    put(
-        out,
-        format_args!(
-            "stream {{\n\tid = {id};\n\tevent.header := struct event_header_{form};\n\
-             \tpacket.context := struct packet_context;\n"
-        ),
-    );
-    if !stream.contexts.is_empty() {
-        out.push_str("\tevent.context := struct {\n");
-        stream.contexts.iter().for_each(|field| put_field(out, 2, &field.name, &field.ty));
-        out.push_str("\t};\n");
-    }
-    out.push_str("};\n\n");
+    let text = |text: &str| EnvValue::Text(text.into());
+    let environment = [
+        ("hostname", text(h.hostname)),
+        ("domain", text("kernel")),
+        ("sysname", text("Linux")),
+        ("kernel_release", text(h.kernel_release)),
+        ("kernel_version", text(h.kernel_version)),
+        ("tracer_name", text("lttng-modules")),
+        ("tracer_major", EnvValue::Integer(2)),
+        ("tracer_minor", EnvValue::Integer(13)),
+        ("tracer_patchlevel", EnvValue::Integer(0)),
+        ("trace_buffering_scheme", text("global")),
+        ("trace_name", text(h.session)),
+        ("trace_creation_datetime", text(h.created)),
+        ("sillage_version", text(h.version)),
+    ];
+    let Header { uuid, boot_id, clock_offset, .. } = *h;
+    let head = lttng::head(&Head { uuid, environment: &environment, boot_id, clock_offset });
+    let streams = streams.iter().enumerate().map(|(id, stream)| {
+        let header = match stream.header {
+            HeaderForm::Compact => EventHeader::Compact,
+            HeaderForm::Large => EventHeader::Large,
+        };
+        let mut contexts = String::new();
+        stream.contexts.iter().for_each(|field| put_field(&mut contexts, 2, &field.name, &field.ty));
+        lttng::stream(id, header, &contexts)
+    });
+    std::iter::once(head).chain(streams).collect()
 }
 
 /// The block of one event.
@@ -161,7 +87,11 @@ pub fn event_class(recipe: &Recipe, id: u32, stream: usize) -> String {
 
 /// A line for each field (several for compounds), indented by `depth` tabs.
 fn put_field(out: &mut String, depth: usize, name: &str, ty: &Type) {
-    let name = identifier(name);
+    put_declared(out, depth, &identifier(name), ty);
+}
+
+/// The same for a name as it stands in the trace, lengths of arrays included.
+fn put_declared(out: &mut String, depth: usize, name: &str, ty: &Type) {
     let indent = "\t".repeat(depth);
     match ty {
         Type::Int(int) => put(out, format_args!("{indent}{} {name};\n", integer(*int, false))),
@@ -192,15 +122,11 @@ fn put_field(out: &mut String, depth: usize, name: &str, ty: &Type) {
                 Type::Int(int) | Type::Enum(int, _) => {
                     put(out, format_args!("{indent}{} {name}[ {length} ];\n", integer(*int, false)));
                 }
-                other => put_field(out, depth, &format!("{}[ {length} ]", &name[1..]), other),
+                other => put_declared(out, depth, &format!("{name}[ {length} ]"), other),
             }
         }
         Type::Counted { by, element } => {
-            let mut inner = String::new();
-            put_field(&mut inner, depth, "", element);
-            // The element's own name is empty: `_;` ends what it says.
-            let element = inner.trim_end().trim_end_matches("_;");
-            put(out, format_args!("{element}{name}[ {} ];\n", identifier(by)));
+            put_declared(out, depth, &format!("{name}[ {} ]", identifier(by)), element);
         }
         Type::TextSequence { count } => {
             let length = format!("_{name}_length");
@@ -290,15 +216,4 @@ pub fn kind_word(ty: &Type) -> &'static str {
         Type::Variant { .. } => "variant",
         Type::Padding => "padding",
     }
-}
-
-/// A field name as it stands in the trace: with a leading underscore, other characters replaced.
-fn identifier(name: &str) -> String {
-    let keep = |c: char| c.is_ascii_alphanumeric() || "[] ".contains(c);
-    std::iter::once('_').chain(name.chars().map(|c| if keep(c) { c } else { '_' })).collect()
-}
-
-fn put(out: &mut String, arguments: std::fmt::Arguments<'_>) {
-    // Writing to a string cannot fail.
-    let _ = out.write_fmt(arguments);
 }

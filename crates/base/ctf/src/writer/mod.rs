@@ -10,6 +10,7 @@ mod encode;
 mod extend;
 mod json;
 mod layout;
+pub mod lttng;
 mod names;
 mod packet;
 #[cfg(test)]
