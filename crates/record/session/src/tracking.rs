@@ -27,7 +27,7 @@ impl Daemon {
     ) -> Result<(), Failure> {
         use ProcessAttribute::{Vgid, Vpid, Vuid};
         match domain {
-            Domain::Kernel => drop(self.kernel()?),
+            Domain::Kernel => self.check_kernel_attribute(attribute)?,
             Domain::User if [Vpid, Vuid, Vgid].contains(&attribute) => {}
             Domain::User => return fail(ErrorCode::NotSupported),
         }

@@ -5,7 +5,8 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use support::kernel::{commotion, lines, number, read};
+use std::process::Command;
+use support::kernel::{commotion, lines, number, read, with_mounts};
 use support::{Home, wait_for};
 
 const VARIABLE: &str = "SILLAGE_KERNEL_BACKEND";
@@ -80,6 +81,152 @@ fn events_calls_and_processes_are_recorded_and_read() {
     assert!(read(&home, "out").lines().count() > text.lines().count());
     // The thread that holds it ends a moment after the answer.
     wait_for("the end of the instance", || instances_of(worker).is_empty());
+}
+
+/// What came into the buffers of an instance, by the kernel's own count.
+fn recorded(instance: &Path) -> u64 {
+    let cpus = std::fs::read_dir(instance.join("per_cpu")).unwrap();
+    let stats = cpus.map(|cpu| std::fs::read_to_string(cpu.unwrap().path().join("stats")).unwrap());
+    let count = |stats: String, name: &str| {
+        let line = stats.lines().find_map(|line| line.strip_prefix(name)).expect("a count");
+        line.trim().parse::<u64>().unwrap()
+    };
+    let names = ["entries: ", "overrun: ", "dropped events: ", "read events: "];
+    stats.map(|stats| names.iter().map(|name| count(stats.clone(), name)).sum::<u64>()).sum()
+}
+
+/// `enable-event` with a filter, which has blanks.
+fn filtered(home: &Home, event: &str, filter: &str) {
+    let mut command = home.command(env!("CARGO_BIN_EXE_sillage"));
+    let made = command.args(["enable-event", "-k", event, "--filter", filter]).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+#[test]
+fn what_filters_reject_does_not_fill_the_buffers() {
+    let Some(home) = tracefs_home("tracefs-pushed") else { return };
+    home.ok("create s -o out");
+    filtered(&home, "sched_switch", "next_comm == \"nobody\" || prev_prio == -99999");
+    home.ok("start");
+    let instance = instances_of(home.pid("worker.pid")).pop().unwrap();
+    let text = |event: &str| {
+        let path = instance.join("events/sched").join(event).join("filter");
+        // The kernel says it once, as far as there is room.
+        let mut bytes = [0; 4096];
+        let length = std::io::Read::read(&mut std::fs::File::open(path).unwrap(), &mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
+    };
+    assert_eq!(text("sched_switch"), "(next_comm == \"nobody\" || prev_prio == -99899)");
+    (0..20).for_each(|_| commotion());
+    assert_eq!(recorded(&instance), 0);
+    // LTTng's numbers of priorities, not the kernel's; and a name that it changes.
+    filtered(&home, "sched_process_exit", "comm == \"sleep\" && prio >= 20 && prio < 40 && !(tid < 2)");
+    filtered(&home, "sched_process_exec", "filename == \"*/sleep\"");
+    assert_eq!(text("sched_process_exec"), "filename ~ \"*/slee[p]\"");
+    (0..20).for_each(|_| commotion());
+    home.ok("stop");
+    assert_eq!(text("sched_process_exec"), "none");
+    let count = recorded(&instance);
+    home.ok("destroy");
+    let text = read(&home, "out");
+    assert!(lines(&text, "sched_process_exit").len() >= 40, "{text}");
+    assert!(lines(&text, "sched_process_exec").len() >= 40, "{text}");
+    assert!(text.lines().all(|line| line.contains("sleep\"")), "{text}");
+    assert_eq!(count as usize, text.lines().count());
+    eprintln!("{count} events in the buffers, all of them in the trace");
+}
+
+/// A thread that asks for a priority, which is recorded; its number, as the kernel has it.
+fn ask_for_priority() -> i64 {
+    let thread = std::thread::spawn(|| {
+        rustix::process::getpriority_process(None).unwrap();
+        i64::from(rustix::thread::gettid().as_raw_nonzero().get())
+    });
+    thread.join().unwrap()
+}
+
+#[test]
+fn a_session_follows_processes() {
+    let Some(home) = tracefs_home("tracefs-track") else { return };
+    home.ok("create s -o out");
+    let own = std::process::id();
+    let (code, text) = home.run(&format!("track -k --pid {own}"));
+    if text.contains("outside of all containers") {
+        return eprintln!("SKIPPED: a_session_follows_processes: {text}");
+    }
+    assert_eq!(code, 0, "{text}");
+    for set in ["--vpid 1", "--uid 0", "--vuid 0", "--gid 0", "--vgid 0"] {
+        let (code, text) = home.run(&format!("track -k {set}"));
+        assert!(code != 0 && text.contains("tracefs follows processes (--pid) alone; eBPF"), "{code} {text}");
+    }
+    home.ok("enable-event -k --syscall getpriority");
+    home.ok("add-context -k -t tid");
+    // One that is there before anything is recorded.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (tell, told) = std::sync::mpsc::channel();
+    let early = std::thread::spawn(move || {
+        tell.send(i64::from(rustix::thread::gettid().as_raw_nonzero().get())).unwrap();
+        wait.recv().unwrap();
+        rustix::process::getpriority_process(None).unwrap();
+    });
+    let early_task = told.recv().unwrap();
+    home.ok("start");
+    go.send(()).unwrap();
+    early.join().unwrap();
+    // A child is another process.
+    let child = || {
+        let mut child = Command::new("nice").stdout(std::process::Stdio::null()).spawn().unwrap();
+        assert!(child.wait().unwrap().success());
+        i64::from(child.id())
+    };
+    let (late_task, other) = (ask_for_priority(), child());
+    home.ok("untrack -k --pid --all");
+    let nobody = ask_for_priority();
+    home.ok("track -k --pid --all");
+    let (everybody, stranger) = (ask_for_priority(), child());
+    home.ok(&format!("track -k --pid {own}"));
+    let (again, another) = (ask_for_priority(), child());
+    home.ok("destroy");
+    let text = read(&home, "out");
+    let entries = lines(&text, "syscall_entry_getpriority");
+    let seen = |task: i64| entries.iter().any(|line| number(line, " tid") == task);
+    let who = [early_task, late_task, everybody, stranger, again].map(seen);
+    assert_eq!((who, [other, nobody, another].map(seen)), ([true; 5], [false; 3]), "{text}");
+}
+
+/// The daemon is told that CPU 1 is offline, by a file in place of the system's. What happens there waits in the
+/// kernel's buffer until the CPU has a ring.
+#[test]
+fn a_cpu_that_comes_online_gets_a_ring() {
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        return eprintln!("SKIPPED: a CPU that comes online: there is only one");
+    }
+    let Some(home) = tracefs_home("tracefs-hotplug") else { return };
+    let list = home.dir.join("online");
+    std::fs::write(&list, "0\n").unwrap();
+    let bind = format!(
+        "export {VARIABLE}=tracefs && mount --bind {} /sys/devices/system/cpu/online",
+        list.display()
+    );
+    let Some(home) = with_mounts(home, "tracefs-hotplug", &bind) else { return };
+    home.ok("enable-channel -k c --switch-timer 50000");
+    home.ok("enable-event -k sched_process_exec -c c");
+    home.ok("start");
+    let on_cpu_1 = || Command::new("taskset").args(["-c", "1", "true"]).status().unwrap();
+    if !on_cpu_1().success() {
+        return eprintln!("SKIPPED: a CPU that comes online: CPU 1 is not ours");
+    }
+    // What is never read is lost, and counted.
+    let said = home.ok("stop");
+    assert!(said.contains("on a CPU that came online"), "{said}");
+    home.ok("start");
+    assert!(on_cpu_1().success());
+    assert!(!home.dir.join("out/kernel/c_1").exists());
+    std::fs::write(&list, "0-1\n").unwrap();
+    wait_for("a packet of CPU 1", || home.dir.join("out/kernel/c_1").exists());
+    home.ok("destroy");
+    let text = read(&home, "out");
+    assert!(text.lines().any(|line| line.contains("cpu_id = 1") && line.contains("/true\"")), "{text}");
 }
 
 #[test]
@@ -166,9 +313,7 @@ fn where_nothing_is_permitted_the_message_names_what_is_missing() {
 fn filters_pass_what_they_say() {
     let Some(home) = tracefs_home("tracefs-filter") else { return };
     home.ok("create s -o out");
-    let filtered = ["enable-event", "-k", "sched_process_exec", "--filter", "filename == \"*/sleep\""];
-    let made = home.command(env!("CARGO_BIN_EXE_sillage")).args(filtered).output().unwrap();
-    assert!(made.status.success(), "{made:?}");
+    filtered(&home, "sched_process_exec", "filename == \"*/sleep\"");
     home.ok("enable-event -k sched_process_exit --filter prio<-200");
     home.ok("enable-event -k sched_process_fork");
     home.ok("add-context -k -t tid -t need_reschedule -t interruptible");

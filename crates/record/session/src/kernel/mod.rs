@@ -17,7 +17,7 @@ use crate::tracking::followed;
 use crate::worker::{Daemon, KERNEL};
 use probes::{Probes, probe_of, probes};
 use sillage_consumer::shared::{DoorbellMemory, RingMemory};
-use sillage_model::{Domain, EventRule, Instrumentation};
+use sillage_model::{Domain, EventRule, Instrumentation, ProcessAttribute};
 use sillage_protocol::control::{ErrorCode, EventInfo, Failure, KernelInfo, ListedEvents};
 use sillage_ring::{HeaderForm, Kind};
 use sillage_tracer_kernel::catalogue::{self, Bitness};
@@ -135,7 +135,7 @@ impl Daemon {
                     }
                     BackEnd::Tracefs => {
                         let reason = tracer.kernel.reason().map(|reason| format!("eBPF: {reason}"));
-                        let less = "trackers, most contexts, and strings of system calls";
+                        let less = "trackers but --pid, most contexts, and strings of system calls";
                         KernelInfo {
                             back_end: format!("tracefs, transcoded (without {less}); {count} events"),
                             lacks: reason.into_iter().chain(lacks).collect(),
@@ -246,6 +246,15 @@ impl Daemon {
         }
     }
 
+    /// Whether sessions can follow those that have an attribute of this kind.
+    pub(crate) fn check_kernel_attribute(&mut self, attribute: ProcessAttribute) -> Result<(), Failure> {
+        match self.kernel()?.kernel.back_end() {
+            BackEnd::Programs => Ok(()),
+            BackEnd::Tracefs => tracefs::follows(attribute)
+                .map_err(|error| Failure { code: ErrorCode::NotSupported, detail: error.to_string() }),
+        }
+    }
+
     /// Makes what a session needs to record the kernel, before it starts.
     pub(crate) fn prepare_kernel(&mut self, id: u64) -> Result<(), Failure> {
         let Some(mut session) = self.sessions.remove(&id) else { return Ok(()) };
@@ -310,10 +319,15 @@ impl Daemon {
         let kernel = Arc::clone(&tracer.kernel);
         let Some(bell) = &tracer.bell else {
             let doorbell = Arc::clone(&tracer.doorbell);
-            let made = Recorder::new(kernel, &memory, doorbell, channel.settings.include_self);
+            let made = Recorder::new(kernel, memory, doorbell, channel.settings.include_self);
             let recorder = Box::new(made.map_err(|error| failed(error.to_string()))?);
             let contexts = contexts.into_iter().filter_map(|c| tracefs::context(&c.field.name)).collect();
-            tracer.tell(Order::Transcode { channel_id: channel.id, recorder, contexts });
+            let (channel_id, lost) = (channel.id, Arc::clone(&channel.kernel_lost));
+            tracer.tell(Order::Transcode { channel_id, recorder, contexts, lost });
+            let followed = followed(session);
+            if !followed.is_empty() {
+                tracer.tell(Order::Follow { channel_id, followed });
+            }
             return Ok(());
         };
         let made = sillage_tracer_kernel::Channel::new(kernel, memory, bell);
@@ -499,7 +513,16 @@ impl Daemon {
         let Some(channel) = channels.find(|channel| channel.id == channel_id) else { return };
         let Some(set) = channel.sets.first() else { return };
         let memory = Arc::clone(&set.memory);
-        match sillage_tracer_kernel::Channel::add_memory(&memory, cpu) {
+        let by_tracefs =
+            self.kernel.as_ref().is_some_and(|tracer| tracer.kernel.back_end() == BackEnd::Tracefs);
+        let added = match by_tracefs {
+            true => Recorder::add_memory(&memory, cpu).map_err(|error| error.to_string()),
+            false => {
+                let added = sillage_tracer_kernel::Channel::add_memory(&memory, cpu);
+                added.map_err(|error| error.to_string())
+            }
+        };
+        match added {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {

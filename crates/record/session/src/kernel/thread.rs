@@ -66,6 +66,8 @@ pub(crate) enum Order {
         recorder: Box<Recorder>,
         /// What stands in front of every event's fields.
         contexts: Vec<Field>,
+        /// Where its losses outside of rings are shown.
+        lost: Arc<AtomicU64>,
     },
     /// Whom a channel follows from now on.
     Follow {
@@ -224,7 +226,8 @@ impl Thread {
     /// Does what it is told until nobody tells it anything any more.
     pub(crate) fn run(mut self, orders: &Receiver<Order>) {
         loop {
-            let is_recording = self.recordings.values().any(|recording| !recording.events.is_empty());
+            let is_recording = self.recordings.values().any(|recording| !recording.events.is_empty())
+                || self.transcoded.values().any(Transcoded::is_recording);
             let order = match is_recording {
                 true => orders.recv_timeout(KERNEL_LOOK_PERIOD),
                 false => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -259,13 +262,16 @@ impl Thread {
             }
             Order::Follow { channel_id, followed } => self.follow(channel_id, &followed),
             Order::Events { channel_id, events } => self.record(channel_id, events),
-            Order::Transcode { channel_id, recorder, contexts } => {
-                self.transcoded.insert(channel_id, Transcoded::new(recorder, contexts));
+            Order::Transcode { channel_id, recorder, contexts, lost } => {
+                self.transcoded.insert(channel_id, Transcoded::new(recorder, contexts, lost));
             }
             Order::Ring { channel_id, cpu } => {
                 let recording = self.recordings.get_mut(&channel_id);
-                let added = recording.map_or(Ok(()), |recording| recording.channel.add_ring(cpu));
-                if let Err(error) = added {
+                let transcoded = self.transcoded.get_mut(&channel_id);
+                let added = recording
+                    .map(|recording| recording.channel.add_ring(cpu).map_err(|error| error.to_string()));
+                let added = added.or_else(|| transcoded.map(|transcoded| transcoded.add_ring(cpu)));
+                if let Some(Err(error)) = added {
                     let text = format!("CPU {cpu}, which came online, is not recorded: {error}");
                     self.mailbox.post(Report::Trouble { channel_id, text, log: None });
                 }
@@ -335,8 +341,8 @@ impl Thread {
     fn follow(&mut self, channel_id: u64, followed: &Followed) {
         let Thread { kernel, catalogue, mailbox, own, .. } = self;
         let trouble = |text| mailbox.post(Report::Trouble { channel_id, text, log: None });
-        if self.transcoded.contains_key(&channel_id) && !followed.is_empty() {
-            return trouble("everybody is recorded: tracefs follows nobody, eBPF would".into());
+        if let Some(transcoded) = self.transcoded.get_mut(&channel_id) {
+            return transcoded.follow(followed, trouble);
         }
         let Some(recording) = self.recordings.get_mut(&channel_id) else { return };
         let known = recording.trackers.take();
@@ -389,8 +395,10 @@ impl Thread {
 
     /// Asks for rings for CPUs that came online. Until they are there, what is lost is counted.
     fn look_at_cpus(&mut self) {
-        for (channel_id, recording) in &self.recordings {
-            let missing = recording.channel.without_ring().into_iter();
+        let programs = self.recordings.iter().map(|(id, recording)| (id, recording.channel.without_ring()));
+        let transcoded = self.transcoded.iter().map(|(id, transcoded)| (id, transcoded.without_ring()));
+        for (channel_id, missing) in programs.chain(transcoded) {
+            let missing = missing.into_iter();
             let cpus: Vec<u32> = missing.filter(|cpu| self.asked.insert((*channel_id, *cpu))).collect();
             if !cpus.is_empty() {
                 self.mailbox.post(Report::Online { channel_id: *channel_id, cpus });

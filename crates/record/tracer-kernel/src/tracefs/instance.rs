@@ -44,14 +44,41 @@ impl Instance {
         self.write("set_event_notrace_pid", &own.join(" "))
     }
 
-    fn write(&self, file: &str, text: &str) -> Result<(), TracefsError> {
+    /// Writes a file of it anew.
+    pub(super) fn write(&self, file: &str, text: &str) -> Result<(), TracefsError> {
         let path = self.path.join(file);
         fs::write(&path, text).map_err(failed(&path))
+    }
+
+    /// Adds to what a file of it says.
+    pub(super) fn append(&self, file: &str, text: &str) -> Result<(), TracefsError> {
+        use std::io::Write;
+        let path = self.path.join(file);
+        let opened = fs::OpenOptions::new().append(true).open(&path);
+        opened.and_then(|mut file| file.write_all(text.as_bytes())).map_err(failed(&path))
     }
 
     /// Switches an event on or off.
     pub(super) fn switch(&self, category: &str, name: &str, on: bool) -> Result<(), TracefsError> {
         self.write(&format!("events/{category}/{name}/enable"), if on { "1" } else { "0" })
+    }
+
+    /// Keeps records of an event from being made that do not pass `text`; `0`: all pass.
+    pub(super) fn filter(&self, category: &str, name: &str, text: &str) -> Result<(), TracefsError> {
+        self.write(&format!("events/{category}/{name}/filter"), text)
+    }
+
+    /// Forgets what a CPU has recorded and nobody has read; how many records that was.
+    pub(super) fn forget(&self, cpu: u32) -> Result<u64, TracefsError> {
+        let path = self.path.join(format!("per_cpu/cpu{cpu}/stats"));
+        // A CPU that was never there has no buffer.
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let count = text.lines().find_map(|line| line.strip_prefix("entries: "));
+        let count = count.and_then(|count| count.trim().parse().ok()).unwrap_or(0);
+        if count > 0 {
+            self.write(&format!("per_cpu/cpu{cpu}/trace"), "")?;
+        }
+        Ok(count)
     }
 
     /// The raw pages of a CPU, to be read without waiting.

@@ -7,11 +7,13 @@
 //!
 //! Events come from their formats, under LTTng's names where a table has the event; a thread for each
 //! channel moves the records into rings of the same kind as the programs', so that nobody behind them
-//! knows the difference. It costs about twice as much, has no contexts but `tid`, no filters, no strings
-//! of system calls; whoever asks for those is refused with the reason.
+//! knows the difference. It costs about twice as much, has few contexts, follows whole processes alone, and has
+//! no strings of system calls; whoever asks for more is refused with the reason.
 
 mod instance;
 mod page;
+mod processes;
+mod pushed;
 mod ring;
 mod sieve;
 mod transcode;
@@ -22,17 +24,20 @@ use crate::kernel::Kernel;
 use crate::recipe::{Expr, Field, Hook, Recipe, U8, int, s32};
 use crate::statedump;
 use crate::sys::{self, SysError};
+use crate::trackers::Followed;
 use instance::Instance;
 use page::Page;
+use processes::Processes;
 use ring::{Writer, Written};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use sillage_bpf::Alu;
 use sillage_consumer::{DoorbellMemory, RingMemory, SharedError};
+use sillage_model::ProcessAttribute;
 use sillage_ring::Geometry;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -63,7 +68,7 @@ pub enum TracefsError {
     #[error("tracefs is not mounted or not readable (mount -t tracefs tracefs /sys/kernel/tracing, as root)")]
     None,
     /// Not something that the kernel's own tracing records.
-    #[error("{0}; eBPF programs would record it")]
+    #[error("{0}; eBPF programs would do it")]
     Unfit(&'static str),
     /// The kernel said no.
     #[error(transparent)]
@@ -100,6 +105,20 @@ pub fn context(name: &str) -> Option<Field> {
     CONTEXTS.iter().find(|field| field.name == name).cloned()
 }
 
+/// Whether a session can follow those that have an attribute of this kind.
+///
+/// # Errors
+/// What it would need.
+pub fn follows(attribute: ProcessAttribute) -> Result<(), TracefsError> {
+    match attribute {
+        ProcessAttribute::Pid if processes::are_ours() => Ok(()),
+        ProcessAttribute::Pid => Err(TracefsError::Unfit(
+            "tracefs follows processes by their numbers outside of all containers, where the daemon is not",
+        )),
+        _ => Err(TracefsError::Unfit("tracefs follows processes (--pid) alone")),
+    }
+}
+
 /// Names of all of them.
 fn context_names() -> String {
     let names: Vec<&str> = CONTEXTS.iter().map(|field| field.name.as_ref()).collect();
@@ -124,18 +143,31 @@ pub(crate) fn probe(tracefs: &std::path::Path) -> Result<(), TracefsError> {
 enum Command {
     /// Records of this number are written so.
     Plan(u16, Plan),
+    /// A CPU came online.
+    Source(Source),
+    /// Whose records are transcoded; None: everybody's.
+    Follow(Option<Processes>),
     /// Records of our own making, of the time at which they are asked for.
     Write(u32, Vec<Vec<u8>>),
     /// Answer when everything that the kernel has recorded by now is in the rings.
     Sync(Sender<()>),
 }
 
+/// An event that is on.
+struct Enabled {
+    event_id: u32,
+    category: String,
+    name: String,
+    /// The kernel filters it too.
+    is_filtered: bool,
+}
+
 /// One channel's instance and the thread that reads it.
 pub struct Recorder {
     kernel: Arc<Kernel>,
+    memory: Arc<RingMemory>,
     instance: Instance,
-    /// Events that are on, by our number: folder and name.
-    enabled: Vec<(u32, String, String)>,
+    enabled: Vec<Enabled>,
     commands: Sender<Command>,
     wake: Arc<OwnedFd>,
     thread: Option<JoinHandle<()>>,
@@ -149,10 +181,23 @@ impl Recorder {
     pub fn rings(geometry: Geometry, set_id: u64) -> Result<RingMemory, TracefsError> {
         let geometry = geometry.checked().map_err(SharedError::from)?;
         let (_, online) = sys::cpus();
-        let ring = |cpu| Ok((cpu, sys::memory_file("ring", geometry.ring_bytes())?));
+        let ring = |cpu| Ok((cpu, Recorder::ring(&geometry)?));
         let rings = online.into_iter().filter(|cpu| *cpu < geometry.cpus).map(ring);
         let rings = rings.collect::<Result<Vec<_>, SysError>>()?;
         Ok(RingMemory::from_maps(rings, geometry, set_id)?)
+    }
+
+    fn ring(geometry: &Geometry) -> Result<OwnedFd, SysError> {
+        sys::memory_file("ring", geometry.ring_bytes())
+    }
+
+    /// A ring for a CPU that came online. False if it has one, or cannot have one.
+    ///
+    /// # Errors
+    /// No memory.
+    pub fn add_memory(memory: &RingMemory, cpu: u32) -> Result<bool, TracefsError> {
+        let is_new = cpu < memory.geometry().cpus && !memory.maps().any(|(known, _)| known == cpu);
+        Ok(is_new && memory.add_map(cpu, Recorder::ring(memory.geometry())?)?)
     }
 
     /// Makes the instance and starts the thread that writes into these rings, new ones or those that an
@@ -162,7 +207,7 @@ impl Recorder {
     /// No rights; rings of another shape.
     pub fn new(
         kernel: Arc<Kernel>,
-        memory: &RingMemory,
+        memory: Arc<RingMemory>,
         doorbell: Arc<DoorbellMemory>,
         include_self: bool,
     ) -> Result<Recorder, TracefsError> {
@@ -175,16 +220,16 @@ impl Recorder {
         if !include_self {
             instance.leave_out_own()?;
         }
-        let source =
-            |(cpu, ring)| Ok(Source { pages: instance.pages(cpu)?, ring: Writer::new(ring, geometry)? });
+        let source = |(cpu, ring)| Source::new(&instance, cpu, ring, geometry);
         let sources = memory.maps().map(source).collect::<Result<Vec<_>, TracefsError>>()?;
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let wake = Arc::new(wake.map_err(|e| failed("eventfd")(e.into()))?);
         let (commands, told) = channel();
-        let reader = Reader { sources, plans: HashMap::new(), told, wake: Arc::clone(&wake), doorbell };
+        let (plans, followed) = (HashMap::new(), None);
+        let reader = Reader { sources, plans, followed, told, wake: Arc::clone(&wake), doorbell };
         let builder = std::thread::Builder::new().name("tracefs".into()).stack_size(STACK_BYTES);
         let thread = builder.spawn(move || reader.run()).map_err(failed("starting a thread"))?;
-        Ok(Recorder { kernel, instance, enabled: Vec::new(), commands, wake, thread: Some(thread) })
+        Ok(Recorder { kernel, memory, instance, enabled: Vec::new(), commands, wake, thread: Some(thread) })
     }
 
     fn tell(&self, command: Command) -> Result<(), TracefsError> {
@@ -209,12 +254,19 @@ impl Recorder {
         let Hook::Record { category, name, id } = &recipe.hook else {
             return Err(TracefsError::Unfit("tracefs has no such event"));
         };
+        let pushed = match sieve.is_open() {
+            true => None,
+            false => self.kernel.from_format(category, name).ok().and_then(|record| sieve.pushed(&record)),
+        };
         let plan = Plan::new(event_id, recipe, contexts, sieve)
             .ok_or(TracefsError::Unfit("tracefs records no such field"))?;
         let number = u16::try_from(*id).map_err(|_| TracefsError::Unfit("tracefs has no such event"))?;
         self.tell(Command::Plan(number, plan))?;
+        // What the kernel does not understand it lets pass.
+        let is_filtered = pushed.is_some_and(|text| self.instance.filter(category, name, &text).is_ok());
         self.instance.switch(category, name, true)?;
-        self.enabled.push((event_id, category.to_string(), name.to_string()));
+        let (category, name) = (category.to_string(), name.to_string());
+        self.enabled.push(Enabled { event_id, category, name, is_filtered });
         Ok(())
     }
 
@@ -223,26 +275,79 @@ impl Recorder {
     /// # Errors
     /// The kernel's.
     pub fn disable(&mut self, event_id: u32) -> Result<(), TracefsError> {
-        let instance = &self.instance;
-        let mut gone = self.enabled.iter().filter(|(id, ..)| *id == event_id);
-        let result = gone.try_for_each(|(_, category, name)| instance.switch(category, name, false));
-        self.enabled.retain(|(id, ..)| *id != event_id);
-        result
+        let (gone, left) =
+            std::mem::take(&mut self.enabled).into_iter().partition(|e| e.event_id == event_id);
+        self.enabled = left;
+        self.switch_off(gone)
     }
 
-    /// Records nothing any more, and returns when everything that was recorded is in the rings.
+    fn switch_off(&self, events: Vec<Enabled>) -> Result<(), TracefsError> {
+        events.iter().try_for_each(|event| self.instance.switch(&event.category, &event.name, false))?;
+        let mut filtered = events.iter().filter(|event| event.is_filtered);
+        filtered.try_for_each(|event| self.instance.filter(&event.category, &event.name, "0"))
+    }
+
+    /// Records nothing any more, and returns when everything that was recorded is in the rings. How many
+    /// records are lost because their CPU came online and has no ring yet.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn stop(&mut self) -> Result<(), TracefsError> {
-        for (_, category, name) in std::mem::take(&mut self.enabled) {
-            self.instance.switch(&category, &name, false)?;
-        }
+    pub fn stop(&mut self) -> Result<u64, TracefsError> {
+        let events = std::mem::take(&mut self.enabled);
+        self.switch_off(events)?;
         // Whoever was about to write a record has done so when every CPU has passed a quiet moment.
         sys::wait_for_programs()?;
+        self.drain()?;
+        let unread = (0..self.memory.geometry().cpus).filter(|cpu| !self.has_ring(*cpu));
+        unread.map(|cpu| self.instance.forget(cpu)).sum()
+    }
+
+    fn has_ring(&self, cpu: u32) -> bool {
+        self.memory.maps().any(|(known, _)| known == cpu)
+    }
+
+    /// Returns when everything that was recorded is in the rings.
+    fn drain(&self) -> Result<(), TracefsError> {
         let (done, answer) = channel();
         self.tell(Command::Sync(done))?;
         answer.recv().map_err(|_| TracefsError::Ended)
+    }
+
+    /// Follows these from now on: everybody, or processes by their numbers in the first PID namespace.
+    ///
+    /// # Errors
+    /// Something else is to be followed; the kernel's.
+    pub fn follow(&mut self, followed: &Followed) -> Result<(), TracefsError> {
+        if let Some(attribute) = followed.keys().find(|attribute| follows(**attribute).is_err()) {
+            follows(*attribute)?;
+        }
+        // What was recorded by now is judged as it was.
+        self.drain()?;
+        let Some(processes) = followed.get(&ProcessAttribute::Pid) else {
+            self.tell(Command::Follow(None))?;
+            return self.instance.write("set_event_pid", "");
+        };
+        // Larger numbers are nobody's.
+        let processes = processes.iter().filter_map(|process| u32::try_from(*process).ok()).collect();
+        let tracefs = self.kernel.tracefs().ok_or(TracefsError::None)?;
+        processes::list(&self.instance, &processes)?;
+        self.tell(Command::Follow(Some(Processes::new(tracefs, processes))))
+    }
+
+    /// CPUs that are online and have no ring. What they record waits in the instance's buffer.
+    pub fn without_ring(&self) -> Vec<u32> {
+        let (_, online) = sys::cpus();
+        online.into_iter().filter(|cpu| *cpu < self.memory.geometry().cpus && !self.has_ring(*cpu)).collect()
+    }
+
+    /// From now on what this CPU records is transcoded, into the ring that [`Recorder::add_memory`] made.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn add_ring(&self, cpu: u32) -> Result<(), TracefsError> {
+        let Some((_, ring)) = self.memory.maps().find(|(known, _)| *known == cpu) else { return Ok(()) };
+        let source = Source::new(&self.instance, cpu, ring, *self.memory.geometry())?;
+        self.tell(Command::Source(source))
     }
 
     /// Dumps what `id_of` has a number for and can be made without programs.
@@ -275,9 +380,21 @@ struct Source {
     ring: Writer,
 }
 
+impl Source {
+    fn new(
+        instance: &Instance,
+        cpu: u32,
+        ring: BorrowedFd<'_>,
+        geometry: Geometry,
+    ) -> Result<Source, TracefsError> {
+        Ok(Source { pages: instance.pages(cpu)?, ring: Writer::new(ring, geometry)? })
+    }
+}
+
 struct Reader {
     sources: Vec<Source>,
     plans: HashMap<u16, Plan>,
+    followed: Option<Processes>,
     told: Receiver<Command>,
     wake: Arc<OwnedFd>,
     doorbell: Arc<DoorbellMemory>,
@@ -296,19 +413,20 @@ impl Reader {
             let mut commands = Vec::new();
             let is_over = loop {
                 match self.told.try_recv() {
-                    // Whatever is recorded under a plan is read behind it.
+                    // Whatever is recorded under a plan is read behind it, also on a new CPU.
                     Ok(Command::Plan(number, plan)) => drop(self.plans.insert(number, plan)),
+                    Ok(Command::Source(source)) => self.sources.push(source),
+                    // Whoever changes it has waited for what was recorded before.
+                    Ok(Command::Follow(followed)) => self.followed = followed,
                     Ok(command) => commands.push(command),
                     Err(TryRecvError::Empty) => break false,
                     Err(TryRecvError::Disconnected) => break true,
                 }
             };
-            for source in &mut self.sources {
-                let read = drain(source, &self.plans, &self.doorbell, (&mut buffer, &mut payload));
-                if read.is_err() {
-                    // The CPU is gone; what it recorded was read before.
-                    continue;
-                }
+            let Reader { sources, plans, followed, doorbell, .. } = &mut self;
+            for source in sources {
+                // Of a CPU that is gone everything was read before.
+                let _ = drain(source, plans, followed.as_mut(), doorbell, (&mut buffer, &mut payload));
             }
             for command in commands {
                 self.obey(command, now_ns);
@@ -332,7 +450,7 @@ impl Reader {
 
     fn obey(&self, command: Command, now_ns: u64) {
         match command {
-            Command::Plan(..) => {}
+            Command::Plan(..) | Command::Source(_) | Command::Follow(_) => {}
             Command::Write(id, payloads) => {
                 let Some(source) = self.sources.first() else { return };
                 for payload in payloads {
@@ -351,6 +469,7 @@ impl Reader {
 fn drain(
     source: &mut Source,
     plans: &HashMap<u16, Plan>,
+    mut followed: Option<&mut Processes>,
     doorbell: &DoorbellMemory,
     (buffer, payload): (&mut [u8], &mut Vec<u8>),
 ) -> io::Result<()> {
@@ -368,7 +487,9 @@ fn drain(
         }
         for record in page {
             let Some(plan) = record.event().and_then(|event| plans.get(&event)) else { continue };
-            if !plan.passes(record.bytes) {
+            let task = record.task().unwrap_or(0);
+            if followed.as_mut().is_some_and(|followed| !followed.follow(task)) || !plan.passes(record.bytes)
+            {
                 continue;
             }
             payload.clear();

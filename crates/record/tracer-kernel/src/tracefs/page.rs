@@ -34,6 +34,11 @@ impl Record<'_> {
     pub(super) fn event(&self) -> Option<u16> {
         Some(u16::from_ne_bytes(self.bytes.get(..2)?.try_into().ok()?))
     }
+
+    /// The number of the task that was running.
+    pub(super) fn task(&self) -> Option<u32> {
+        u32_at(self.bytes, 4)
+    }
 }
 
 /// A page.

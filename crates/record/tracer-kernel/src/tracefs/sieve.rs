@@ -1,10 +1,11 @@
 //! LTTng's filter language over the records of the kernel's own tracing: each is looked at when it is
 //! transcoded, before it takes room in a ring.
 //!
-//! Values are those that the event's fields and the back end's contexts would have. The kernel's own filters
-//! are not used: their language has no arithmetic, other names and other numbers (of priorities), and would
-//! need a second translation for the part of ours that it knows.
+//! Values are those that the event's fields and the back end's contexts would have. What the kernel's own
+//! filters can say too keeps records from being made at all ([`super::pushed`]); they have no arithmetic, and
+//! let pass what they cannot say.
 
+use super::pushed::Words;
 use super::{context, transcode};
 use crate::filters::{FilterRefusal, column_of};
 use crate::recipe::{Field, Recipe, Type};
@@ -53,10 +54,21 @@ impl Sieve {
         Ok(())
     }
 
+    /// The same in the words of the kernel, for the record of this format, or what lets more pass; None if that
+    /// would be everything.
+    pub(super) fn pushed(&self, record: &Recipe) -> Option<String> {
+        Words { record, fields: &self.fields }.any(&self.filters)
+    }
+
+    /// True if there is none, and every record passes.
+    pub(super) fn is_open(&self) -> bool {
+        self.filters.is_empty()
+    }
+
     /// True if the record passes one of the filters, or there are none.
     pub(super) fn passes(&self, record: &[u8]) -> bool {
         let seen = Seen { sieve: self, record };
-        self.filters.is_empty() || self.filters.iter().any(|filter| matches(filter, &seen))
+        self.is_open() || self.filters.iter().any(|filter| matches(filter, &seen))
     }
 }
 
