@@ -50,7 +50,7 @@ pub(crate) fn attach(program: BorrowedFd<'_>, tracepoint: u32) -> Result<Attache
     let event = kept.map_or_else(|| sys::open_record(tracepoint), |(_, event)| Ok(event))?;
     let link = match sys::link_record(program, event.as_fd()) {
         Ok(link) => Some(link),
-        Err(_) => sys::set_record_program(program, event.as_fd()).map(|()| None)?,
+        Err(_) => sys::set_program(program, event.as_fd()).map(|()| None)?,
     };
     Ok(Attached { tracepoint, link, event: Some(event) })
 }

@@ -1,9 +1,9 @@
 //! The state dump: what the machine looks like while recording begins, as `lttng_statedump_*` events.
 //!
 //! Processes, their namespaces, files and mappings come from the kernel's iterators: a program runs once
-//! for each of them and writes a record like any other; where it has none, from `/proc` ([`Processes`]). Block devices, interfaces, interrupts and
-//! processors come from what the system tells programs, and are handed to a program that does nothing
-//! but write them ([`machine`]). Nothing stays loaded behind [`run`].
+//! for each of them and writes a record like any other; where it has none, from `/proc` ([`Processes`]).
+//! Block devices, interfaces, interrupts and processors come from what the system tells programs, and are
+//! handed to a program that does nothing but write them ([`machine`]). Nothing stays loaded behind [`run`].
 
 mod machine;
 mod proc;

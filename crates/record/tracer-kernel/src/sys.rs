@@ -33,6 +33,9 @@ const LINK_CREATE: i32 = 28;
 const ENABLE_STATS: i32 = 32;
 const ITERATOR_CREATE: i32 = 33;
 
+/// How iterators' programs are attached.
+const TRACE_ITERATOR: u32 = 28;
+
 /// Why the kernel did not do it.
 #[derive(Debug, Error)]
 pub enum SysError {
@@ -242,7 +245,8 @@ pub fn set_value(map: BorrowedFd<'_>, key: &[u8], value: &[u8]) -> Result<(), Sy
     unsafe { attributes.call(MAP_UPDATE) }.map(drop).map_err(|_| SysError::last("filling a map"))
 }
 
-/// Takes a value out of a hash map. One that is not there is no error.
+/// Takes a value out of a map. One that is not there is no error. The key has the bytes that the map was made
+/// for.
 ///
 /// # Errors
 /// The kernel's.
@@ -261,13 +265,7 @@ pub fn clear_value(map: BorrowedFd<'_>, key: &[u8]) -> Result<(), SysError> {
 /// # Errors
 /// The kernel's.
 pub fn clear_program(array: BorrowedFd<'_>, index: u32) -> Result<(), SysError> {
-    let mut attributes = Attributes::new().fd(0, array).u64(8, &raw const index as u64);
-    // SAFETY: the key lives through the call and has four bytes.
-    match unsafe { attributes.call(MAP_DELETE) } {
-        Ok(_) => Ok(()),
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-        Err(_) => Err(SysError::last("emptying a map")),
-    }
+    clear_value(array, &index.to_ne_bytes())
 }
 
 /// What a program is.
@@ -292,7 +290,6 @@ pub enum ProgramKind {
 pub fn load_program(kind: ProgramKind, insns: &[Insn], name: &str) -> Result<OwnedFd, SysError> {
     const TRACING: u32 = 26;
     const TRACE_RAW_TRACEPOINT: u32 = 23;
-    const TRACE_ITERATOR: u32 = 28;
     const PROBE: u32 = 2;
     const TRACEPOINT: u32 = 5;
     const RAW_TRACEPOINT: u32 = 17;
@@ -351,7 +348,6 @@ fn reason_of(log: &str) -> String {
 /// # Errors
 /// The kernel's.
 pub fn iterate(program: BorrowedFd<'_>) -> Result<(), SysError> {
-    const TRACE_ITERATOR: u32 = 28;
     let mut attributes = Attributes::new().fd(0, program).u32(8, TRACE_ITERATOR);
     // SAFETY: no addresses in it.
     let link = unsafe { attributes.call(LINK_CREATE) }.map(owned);
@@ -427,14 +423,24 @@ pub(crate) fn interface_addresses() -> Vec<(String, std::net::Ipv4Addr)> {
 /// # Errors
 /// The kernel's: the machine has no such counter, or the rights are missing.
 pub fn open_counter(kind: u32, config: u64, cpu: u32) -> Result<OwnedFd, SysError> {
+    // SAFETY: no addresses in it.
+    unsafe { open_event(Attributes::new().u32(0, kind).u64(8, config), cpu, "opening a counter") }
+}
+
+/// Opens an event of perf for whatever runs on a CPU.
+///
+/// # Safety
+/// As [`Attributes::call`].
+unsafe fn open_event(attributes: Attributes, cpu: u32, call: &'static str) -> Result<OwnedFd, SysError> {
     const ATTRIBUTE_BYTES: u32 = 128;
     const CLOSE_ON_EXEC: u64 = 8;
-    let attributes = Attributes::new().u32(0, kind).u32(4, ATTRIBUTE_BYTES).u64(8, config);
-    // SAFETY: the block has the bytes that it says and lives through the call.
+    let attributes = attributes.u32(4, ATTRIBUTE_BYTES);
+    // SAFETY: the block has the bytes that it says and lives through the call; the caller vouches for addresses
+    // in it.
     let event = unsafe {
         libc::syscall(libc::SYS_perf_event_open, attributes.0.as_ptr(), -1, cpu, -1, CLOSE_ON_EXEC)
     };
-    if event < 0 { Err(SysError::last_of_perf("opening a counter")) } else { Ok(owned(event as i32)) }
+    if event < 0 { Err(SysError::last_of_perf(call)) } else { Ok(owned(event as i32)) }
 }
 
 /// Attaches a typed raw tracepoint's program. Closing the result detaches it.
@@ -469,19 +475,11 @@ pub fn attach_raw(program: BorrowedFd<'_>, tracepoint: &str) -> Result<OwnedFd, 
 /// The kernel's.
 pub(crate) fn open_record(tracepoint: u32) -> Result<OwnedFd, SysError> {
     const TYPE_TRACEPOINT: u32 = 2;
-    const ATTRIBUTE_BYTES: u32 = 128;
     const DISABLED: u64 = 1;
-    const CLOSE_ON_EXEC: u64 = 8;
-    let attributes = Attributes::new()
-        .u32(0, TYPE_TRACEPOINT)
-        .u32(4, ATTRIBUTE_BYTES)
-        .u64(8, tracepoint.into())
-        .u64(16, 1)
-        .u64(40, DISABLED);
-    // SAFETY: the block has the bytes that it says and lives through the call.
-    let event =
-        unsafe { libc::syscall(libc::SYS_perf_event_open, attributes.0.as_ptr(), -1, 0, -1, CLOSE_ON_EXEC) };
-    if event < 0 { Err(SysError::last_of_perf("opening a tracepoint")) } else { Ok(owned(event as i32)) }
+    let attributes =
+        Attributes::new().u32(0, TYPE_TRACEPOINT).u64(8, tracepoint.into()).u64(16, 1).u64(40, DISABLED);
+    // SAFETY: no addresses in it.
+    unsafe { open_event(attributes, 0, "opening a tracepoint") }
 }
 
 /// Attaches a program to such an event. Closing the result detaches it.
@@ -497,16 +495,16 @@ pub(crate) fn link_record(program: BorrowedFd<'_>, event: BorrowedFd<'_>) -> Res
         .map_err(|_| SysError::last("attaching a program to a tracepoint"))
 }
 
-/// Attaches a program to such an event for as long as that is open.
+/// Attaches a program to an event of perf for as long as that is open.
 ///
 /// # Errors
 /// The kernel's.
-pub(crate) fn set_record_program(program: BorrowedFd<'_>, event: BorrowedFd<'_>) -> Result<(), SysError> {
+pub(crate) fn set_program(program: BorrowedFd<'_>, event: BorrowedFd<'_>) -> Result<(), SysError> {
     const SET_BPF: u64 = 0x4004_2408;
     // SAFETY: the request takes an integer.
     match unsafe { libc::ioctl(event.as_raw_fd(), SET_BPF as _, program.as_raw_fd()) } {
         0 => Ok(()),
-        _ => Err(SysError::last("attaching a program to a tracepoint")),
+        _ => Err(SysError::last("attaching a program to an event of perf")),
     }
 }
 
@@ -516,8 +514,7 @@ pub(crate) fn set_record_program(program: BorrowedFd<'_>, event: BorrowedFd<'_>)
 /// # Errors
 /// The kernel's: it lets no probe be there.
 pub fn attach_probe(program: BorrowedFd<'_>, unit: u32, site: &Site) -> Result<OwnedFd, SysError> {
-    const ATTRIBUTE_BYTES: u32 = 128;
-    const CLOSE_ON_EXEC: u64 = 8;
+    const ENABLE: u64 = 0x2400;
     const COUNTER_SHIFT: u32 = 32;
     let place = CString::new(site.place.as_bytes())
         .map_err(|error| SysError::Failed { call: "placing a probe", error: error.into() })?;
@@ -528,30 +525,17 @@ pub fn attach_probe(program: BorrowedFd<'_>, unit: u32, site: &Site) -> Result<O
     let name = if site.place.is_empty() { 0 } else { place.as_ptr() as u64 };
     let attributes = Attributes::new()
         .u32(0, unit)
-        .u32(4, ATTRIBUTE_BYTES)
         .u64(8, u64::from(site.returns) | site.semaphore << COUNTER_SHIFT)
         .u64(56, name)
         .u64(64, site.offset);
-    // SAFETY: the block has the bytes that it says; it and the name, which ends with a zero, live through
-    // the call.
-    let event =
-        unsafe { libc::syscall(libc::SYS_perf_event_open, attributes.0.as_ptr(), -1, 0, -1, CLOSE_ON_EXEC) };
-    if event < 0 {
-        return Err(SysError::last_of_perf("placing a probe"));
+    // SAFETY: the name ends with a zero and lives through the call.
+    let event = unsafe { open_event(attributes, 0, "placing a probe") }?;
+    set_program(program, event.as_fd())?;
+    // SAFETY: the request takes an integer.
+    match unsafe { libc::ioctl(event.as_raw_fd(), ENABLE as _, 0) } {
+        0 => Ok(event),
+        _ => Err(SysError::last("switching a probe on")),
     }
-    hang(program, owned(event as i32), "attaching a program to a probe")
-}
-
-/// Hangs a program on an event of perf.
-fn hang(program: BorrowedFd<'_>, event: OwnedFd, call: &'static str) -> Result<OwnedFd, SysError> {
-    const SET_BPF: u64 = 0x4004_2408;
-    const ENABLE: u64 = 0x2400;
-    // SAFETY: these requests take an integer each.
-    let done = unsafe {
-        libc::ioctl(event.as_raw_fd(), SET_BPF as _, program.as_raw_fd()) == 0
-            && libc::ioctl(event.as_raw_fd(), ENABLE as _, 0) == 0
-    };
-    if done { Ok(event) } else { Err(SysError::last(call)) }
 }
 
 /// Words of what the kernel tells about a program.
