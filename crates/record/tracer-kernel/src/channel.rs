@@ -94,6 +94,8 @@ pub struct Prepared(Enabled);
 enum Attached {
     /// By a descriptor of its own; closing it detaches.
     Link { _link: OwnedFd },
+    /// In programs' code, by a descriptor of its own.
+    Probe { _event: OwnedFd },
     /// To the record of the kernel's own tracing.
     Record { _record: records::Attached },
     /// Behind the hook of all system calls.
@@ -282,9 +284,9 @@ impl Channel {
             Hook::Format { .. } | Hook::Iterator(_) | Hook::Payload | Hook::Later => {
                 return Err(unfit(recipe));
             }
-            Hook::Code(site) => {
-                Attached::Link { _link: sys::attach_probe(program.as_fd(), probes::unit(site.unit)?, site)? }
-            }
+            Hook::Code(site) => Attached::Probe {
+                _event: sys::attach_probe(program.as_fd(), probes::unit(site.unit)?, site)?,
+            },
             Hook::Record { id, .. } => Attached::Record { _record: records::attach(program.as_fd(), *id)? },
             Hook::Syscall { abi, side, number } => Attached::Syscall(*side, *abi, *number),
         };
@@ -529,10 +531,28 @@ impl Channel {
     /// # Errors
     /// The kernel cannot say when its programs have ended.
     pub fn stop(&mut self) -> Result<(), TracerError> {
-        self.past_recursion += self.enabled.iter().map(|e| misses(e.program.as_fd())).sum::<u64>();
-        close(std::mem::take(&mut self.enabled));
+        self.silence().map(drop)
+    }
+
+    /// Closes the rings to everything that is attached and waits until nothing writes any more: a cut after this
+    /// is the last. The kernel takes programs off tracepoints one after the other, some two milliseconds each; they
+    /// come off when the result is dropped, which another thread may do. Programs that are enabled meanwhile
+    /// record. Probes, of which the probed programs see something (semaphores), are gone at once.
+    ///
+    /// # Errors
+    /// As `stop`.
+    pub fn silence(&mut self) -> Result<Silenced, TracerError> {
+        let enabled = std::mem::take(&mut self.enabled);
+        self.past_recursion += enabled.iter().map(|e| misses(e.program.as_fd())).sum::<u64>();
+        self.generation += GENERATION_STEP;
+        self.closed.iter().for_each(|page| page.store_at(CLOSED, self.generation));
+        let is_probe = |enabled: &Enabled| matches!(enabled.attached, Attached::Probe { .. });
+        let (probes, others) = enabled.into_iter().partition(is_probe);
+        close(probes);
+        let silenced = Silenced(others);
         [Side::Entry, Side::Exit].into_iter().for_each(|side| self.detach(side));
-        Ok(sys::wait_for_programs()?)
+        sys::wait_for_programs()?;
+        Ok(silenced)
     }
 
     /// Numbers of the events that are attached.
@@ -599,6 +619,22 @@ fn unfit(recipe: &Recipe) -> TracerError {
 /// Recursion misses of a program; a kernel that cannot tell has none to tell of.
 fn misses(program: BorrowedFd<'_>) -> u64 {
     sys::recursion_misses(program).unwrap_or(0)
+}
+
+/// What is attached and records nothing any more. It is detached when this is dropped.
+pub struct Silenced(Vec<Enabled>);
+
+impl Silenced {
+    /// True if nothing is attached.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Drop for Silenced {
+    fn drop(&mut self) {
+        close(std::mem::take(&mut self.0));
+    }
 }
 
 /// Threads that close at a time: they wait for the kernel rather than work.

@@ -8,6 +8,7 @@ use super::transcoded::Transcoded;
 use crate::limits::KERNEL_LOOK_PERIOD;
 use rustix::event::EventfdFlags;
 use sillage_bpf::Label;
+use sillage_tracer_kernel::channel::Silenced;
 use sillage_tracer_kernel::contexts::{Context, counters::Counter};
 use sillage_tracer_kernel::filters::{Filter, FilterRefusal};
 use sillage_tracer_kernel::late::LATE_STRING;
@@ -198,6 +199,22 @@ struct Recording {
     trackers: Option<Trackers>,
 }
 
+/// Stack of a thread that detaches, bytes.
+const DETACHING_STACK_BYTES: usize = 64 << 10;
+
+impl Recording {
+    /// Detaches behind us what records nothing any more.
+    fn detach(&self, silenced: Silenced) {
+        // A CPU without a ring has nothing that is closed to programs: they would go on to count losses there.
+        if silenced.is_empty() || !self.channel.without_ring().is_empty() {
+            return drop(silenced);
+        }
+        let thread = std::thread::Builder::new().name("detaching".into()).stack_size(DETACHING_STACK_BYTES);
+        // Where there can be no thread, it is dropped here.
+        let _ = thread.spawn(move || drop(silenced));
+    }
+}
+
 /// What the thread has.
 pub(crate) struct Thread {
     kernel: Arc<Kernel>,
@@ -297,8 +314,9 @@ impl Thread {
         let Some(recording) = self.recordings.get_mut(&channel_id) else { return };
         if events.is_empty() {
             // The last cut must not come before the last record.
-            if let Err(error) = recording.channel.stop() {
-                trouble(error.to_string());
+            match recording.channel.silence() {
+                Ok(silenced) => recording.detach(silenced),
+                Err(error) => trouble(error.to_string()),
             }
         }
         let gone = recording.events.iter().filter(|event| !events.contains(event));
