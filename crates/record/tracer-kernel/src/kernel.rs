@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use thiserror::Error;
 
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -81,6 +82,8 @@ pub struct Kernel {
     reason: Option<String>,
     /// Folders of tracefs by tracepoint; with the back end tracefs alone.
     categories: BTreeMap<String, String>,
+    /// Formats that were read: the kernel holds back whoever reads one while it lets go of an event of perf.
+    formats: Mutex<BTreeMap<PathBuf, Recipe>>,
 }
 
 fn find_tracefs() -> Option<PathBuf> {
@@ -101,6 +104,7 @@ impl Kernel {
             back_end: BackEnd::Programs,
             reason: None,
             categories: BTreeMap::new(),
+            formats: Mutex::default(),
         })
     }
 
@@ -137,7 +141,14 @@ impl Kernel {
         let pairs = text.lines().filter_map(|line| line.split_once(':'));
         let categories = pairs.map(|(category, name)| (name.to_owned(), category.to_owned())).collect();
         let btf = Btf::parse(NO_TYPES.to_vec())?;
-        Ok(Kernel { btf, tracefs: Some(path), back_end: BackEnd::Tracefs, reason, categories })
+        Ok(Kernel {
+            btf,
+            tracefs: Some(path),
+            back_end: BackEnd::Tracefs,
+            reason,
+            categories,
+            formats: Mutex::default(),
+        })
     }
 
     /// Who makes the records.
@@ -248,8 +259,20 @@ impl Kernel {
     /// There is no tracefs, no such event, or a format that is not understood.
     pub fn from_format(&self, category: &str, name: &str) -> Result<Recipe, FormatError> {
         let path = self.format_path(category, name).ok_or(FormatError::NoTracefs)?;
-        let text = std::fs::read_to_string(&path).map_err(|error| FormatError::Unreadable { path, error })?;
-        format::recipe(category, name, &text)
+        // A module that was loaded again has other numbers; these are told at once.
+        let number = std::fs::read_to_string(path.with_file_name("id")).ok();
+        let number = number.and_then(|number| number.trim().parse::<u32>().ok());
+        let is_still =
+            |recipe: &&Recipe| matches!(recipe.hook, Hook::Record { id, .. } if Some(id) == number);
+        let formats = || self.formats.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(recipe) = formats().get(&path).filter(is_still) {
+            return Ok(recipe.clone());
+        }
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|error| FormatError::Unreadable { path: path.clone(), error })?;
+        let recipe = format::recipe(category, name, &text)?;
+        formats().insert(path, recipe.clone());
+        Ok(recipe)
     }
 }
 

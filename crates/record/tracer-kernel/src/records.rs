@@ -9,9 +9,9 @@ use crate::sys::{self, SysError};
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// How long events stay for whoever wants them again.
+/// How long events stay for whoever wants them again, counted from when the last one was wanted or left.
 const KEPT: Duration = Duration::from_secs(2);
 /// Stack of the thread, bytes.
 const STACK_BYTES: usize = 64 << 10;
@@ -19,11 +19,13 @@ const STACK_BYTES: usize = 64 << 10;
 /// Events without a program, by tracepoint, the oldest first.
 struct Idle {
     events: VecDeque<(u32, OwnedFd)>,
+    /// When somebody wanted one last, or brought one back.
+    moved: Option<Instant>,
     /// A thread is going to close them.
     is_attended: bool,
 }
 
-static IDLE: Mutex<Idle> = Mutex::new(Idle { events: VecDeque::new(), is_attended: false });
+static IDLE: Mutex<Idle> = Mutex::new(Idle { events: VecDeque::new(), moved: None, is_attended: false });
 
 fn idle() -> MutexGuard<'static, Idle> {
     IDLE.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -44,6 +46,7 @@ pub(crate) struct Attached {
 pub(crate) fn attach(program: BorrowedFd<'_>, tracepoint: u32) -> Result<Attached, SysError> {
     let kept = {
         let mut idle = idle();
+        idle.moved = Some(Instant::now());
         let at = idle.events.iter().position(|(number, _)| *number == tracepoint);
         at.and_then(|at| idle.events.remove(at))
     };
@@ -62,6 +65,7 @@ impl Drop for Attached {
         drop(link);
         let mut idle = idle();
         idle.events.push_back((self.tracepoint, event));
+        idle.moved = Some(Instant::now());
         if !idle.is_attended {
             let thread = std::thread::Builder::new().name("records".into()).stack_size(STACK_BYTES);
             // Without a thread they stay open, which costs memory alone.
@@ -71,14 +75,19 @@ impl Drop for Attached {
 }
 
 fn close_idle() {
-    std::thread::sleep(KEPT);
+    let mut rest = KEPT;
     loop {
+        std::thread::sleep(rest);
         let mut idle = idle();
+        // As long as sessions begin or end they may want events, and none should wait for the kernel's letting go.
+        rest = idle.moved.map_or(Duration::ZERO, |moved| KEPT.saturating_sub(moved.elapsed()));
+        if !rest.is_zero() {
+            continue;
+        }
         let Some(event) = idle.events.pop_front() else {
             idle.is_attended = false;
             return;
         };
-        // Others may want the next one while the kernel lets go of this.
         drop(idle);
         drop(event);
     }
