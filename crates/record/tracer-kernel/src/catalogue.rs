@@ -6,11 +6,11 @@
 //! to four events: entry and exit, of 64-bit and of 32-bit programs. A recipe is made when it is asked for.
 
 use crate::format::FormatError;
-use crate::kernel::{BackEnd, Kernel};
+use crate::kernel::{BackEnd, Kernel, translated};
 use crate::recipe::{Hook, Recipe};
 use crate::syscalls::{self, Abi, Side};
 use crate::{events, late, statedump, sys, tracefs};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use thiserror::Error;
 
 /// Categories of tracefs that are no events of their own: system calls are another kind of
@@ -43,7 +43,7 @@ pub enum CatalogueError {
     Format(#[from] FormatError),
 }
 
-fn suggested(near: &[String]) -> String {
+pub(crate) fn suggested(near: &[String]) -> String {
     if near.is_empty() { String::new() } else { format!(" (near names: {})", near.join(", ")) }
 }
 
@@ -91,15 +91,19 @@ impl Catalogue {
     pub fn of(kernel: &Kernel) -> Catalogue {
         let mut events = BTreeMap::new();
         let mut hooked = HashSet::new();
+        // Tracepoints that the kernel's own types do not describe: those of modules have types of their own.
+        let mut elsewhere = HashMap::new();
         for recipe in events::all() {
-            if kernel.recipe(&recipe.name).is_some() {
+            let here = kernel.recipe(&recipe.name).is_some();
+            if here {
                 events.insert(recipe.name.to_string(), Origin::Table(recipe));
             }
             match &recipe.hook {
-                Hook::Tracepoint(name) => hooked.insert(name.as_ref()),
-                Hook::Format { name, .. } => hooked.insert(name),
-                _ => false,
-            };
+                Hook::Tracepoint(name) if !here => drop(elsewhere.insert(name.as_ref(), &recipe.name)),
+                Hook::Tracepoint(name) => drop(hooked.insert(name.as_ref())),
+                Hook::Format { name, .. } => drop(hooked.insert(name)),
+                _ => {}
+            }
         }
         let by_tracefs = kernel.back_end() == BackEnd::Tracefs;
         for recipe in statedump::events().filter(|recipe| !by_tracefs || tracefs::dumps(recipe)) {
@@ -112,7 +116,8 @@ impl Catalogue {
                 continue;
             }
             let origin = || Origin::Format { category: category.into(), name: name.into() };
-            events.entry(full_name(category, name)).or_insert_with(origin);
+            let full_name = elsewhere.get(name).map_or_else(|| full_name(category, name), |n| n.to_string());
+            events.entry(full_name).or_insert_with(origin);
         }
         let mut syscalls = syscall_events();
         if by_tracefs {
@@ -200,6 +205,7 @@ impl Catalogue {
             }
             Some(Origin::Format { category, name: record }) => {
                 let recipe = kernel.from_format(category, record)?;
+                let recipe = events::find(name).map_or(recipe.clone(), |table| translated(table, &recipe));
                 Ok(Recipe { name: name.to_owned().into(), ..recipe })
             }
             None if name == late::LATE_STRING => Ok(late::recipe()),

@@ -318,7 +318,8 @@ impl Filter {
             asm.jump_if(Cond::Eq, R1, 0, end);
             asm.alu(Alu::And, R7, automaton.state_mask());
             asm.alu(Alu::Lsh, R7, 8);
-            asm.alu(Alu::Or, R7, R1);
+            // Of an OR with what is not constant, verifiers before 6.6 keep nothing.
+            asm.alu(Alu::Add, R7, R1);
             asm.map_value(R2, number(map), 0);
             asm.alu(Alu::Add, R2, R7);
             asm.load(Width::B1, R7, R2, 0);

@@ -1,5 +1,6 @@
 //! What the running kernel offers: its types, its tracepoints, where its tracefs is mounted.
 
+use crate::code::{Code, GenerateError, Kept, Reads};
 use crate::format::FormatError;
 use crate::recipe::{Expr, Field, Hook, Recipe, Source, Type};
 use crate::sys::{self, ProgramKind, SysError};
@@ -195,6 +196,14 @@ impl Kernel {
         self.btf.find(Kind::Typedef, &format!("btf_trace_{name}"))
     }
 
+    /// Whether programs can write a field that needs no event, as contexts are, on this kernel.
+    ///
+    /// # Errors
+    /// What it does not have.
+    pub fn check_context(&self, field: &Field) -> Result<(), GenerateError> {
+        Code::new(&self.btf, Vec::new(), Reads::Helper, Kept::default()).field(field)
+    }
+
     /// The recipe for LTTng's event `name`, if this kernel has its tracepoint.
     pub fn recipe(&self, name: &str) -> Option<&'static Recipe> {
         events::find(name).filter(|recipe| match &recipe.hook {
@@ -277,7 +286,7 @@ impl Kernel {
 }
 
 /// A table's event as its record has it: the record's fields, with LTTng's names where the table has them.
-fn translated(table: &Recipe, record: &Recipe) -> Recipe {
+pub(crate) fn translated(table: &Recipe, record: &Recipe) -> Recipe {
     let has = |name: &str| table.fields.iter().any(|field| field.name == name);
     let field = |field: &Field| {
         let renamed = field.name.replace("pid", "tid");

@@ -11,14 +11,20 @@ mod operand;
 
 pub use operand::Operand;
 
-use crate::code::helper;
+use crate::catalogue::{near, suggested};
+use crate::code::{Code, GenerateError, helper};
 use crate::recipe::{Expr, Field, Hook, Name, Recipe, S64, Site, Source, Type, U64, Unit, hex64};
+use crate::sys::{self, SysError};
+use sillage_bpf::{Alu, Cond, Reg, Width};
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use thiserror::Error;
+
+use Reg::*;
 
 /// Where the kernel says which kinds of probes it has.
 const UNITS: &str = "/sys/bus/event_source/devices";
@@ -41,6 +47,22 @@ pub enum ProbeError {
         whose: &'static str,
         /// What is missing.
         option: &'static str,
+    },
+    /// The kernel has no such symbol.
+    #[error("this kernel has no function {symbol}{}", suggested(.near))]
+    NoKernelSymbol {
+        /// The name.
+        symbol: String,
+        /// Names that are near to it.
+        near: Vec<String>,
+    },
+    /// The kernel lets no probe be there.
+    #[error("this kernel takes no probe at {place}: {reason}")]
+    NoKernelProbe {
+        /// The place, in the rule's words.
+        place: String,
+        /// Why not.
+        reason: String,
     },
     /// The file cannot be read.
     #[error("{path}: {error}")]
@@ -230,7 +252,7 @@ fn kernel_place(text: &str) -> Option<(Name, u64)> {
     }
     let (symbol, offset) = text.split_once('+').map_or((text, Some(0)), |(s, offset)| (s, number(offset)));
     let is_symbol = |c: char| c.is_alphanumeric() || "_.$".contains(c);
-    let fine = !symbol.is_empty() && symbol.chars().all(is_symbol);
+    let fine = symbol.starts_with(|c: char| !c.is_ascii_digit()) && symbol.chars().all(is_symbol);
     Some((Cow::Owned(symbol.to_owned()), offset?)).filter(|_| fine)
 }
 
@@ -253,12 +275,14 @@ impl Probe {
         let wrong = |text: &str, expected| ProbeError::Place { text: text.into(), expected };
         let events = match self {
             Probe::Kernel(text) | Probe::KernelFunction(text) => {
-                unit(Unit::Kernel)?;
+                let number = unit(Unit::Kernel)?;
                 let place = kernel_place(text).ok_or_else(|| wrong(text, "SYMBOL[+OFFSET] or an address"))?;
-                match self {
+                let events = match self {
                     Probe::Kernel(_) => vec![kernel_probe(name, place)],
                     _ => function(name, Unit::Kernel, &place, None),
-                }
+                };
+                check_kernel(text, number, &events)?;
+                events
             }
             Probe::User(text) | Probe::UserFunction(text) => {
                 unit(Unit::User)?;
@@ -301,21 +325,98 @@ pub fn unit(unit: Unit) -> Result<u32, ProbeError> {
     text.trim().parse().map_err(|_| ProbeError::NoUnit { whose, option })
 }
 
+/// Puts probes at the events' places and takes them away again: the kernel alone knows whether it can.
+fn check_kernel(text: &str, unit: u32, events: &[ProbeEvent]) -> Result<(), ProbeError> {
+    const SYMBOLS: &str = "/proc/kallsyms";
+    let sites = events.iter().flat_map(|event| &event.recipes).filter_map(|recipe| match &recipe.hook {
+        Hook::Code(site) => Some(site),
+        _ => None,
+    });
+    for site in sites {
+        let Err(error) = sys::place_probe(unit, site) else { continue };
+        let code = match &error {
+            SysError::Failed { error, .. } => error.raw_os_error(),
+            _ => None,
+        };
+        let reason = match code {
+            Some(libc::ENOENT) if !site.place.is_empty() => {
+                let symbols = std::fs::read_to_string(SYMBOLS).unwrap_or_default();
+                let names = symbols.lines().filter_map(|line| line.split_ascii_whitespace().nth(2));
+                let names: BTreeSet<&str> = names.collect();
+                return Err(ProbeError::NoKernelSymbol {
+                    symbol: site.place.to_string(),
+                    near: near(names.into_iter(), &site.place),
+                });
+            }
+            Some(libc::ENOENT) => "none of its code is there".into(),
+            Some(libc::EADDRNOTAVAIL) => "more than one function has this name; give an address".into(),
+            Some(libc::EINVAL | libc::EILSEQ | libc::ERANGE) if site.returns && site.offset != 0 => {
+                "a function begins at its symbol".into()
+            }
+            Some(libc::EINVAL | libc::EILSEQ | libc::ERANGE) => {
+                "no instruction begins there, or the kernel itself must not be interrupted there".into()
+            }
+            _ => error.to_string(),
+        };
+        return Err(ProbeError::NoKernelProbe { place: text.into(), reason });
+    }
+    Ok(())
+}
+
 /// Where the instruction is that was hit.
 const IP: &[Field] = &[hex64("ip", Expr::Register("ip"))];
 /// The kernel's programs see its own breakpoint behind its one byte.
-const KERNEL_IP: Expr = Expr::Op(
-    sillage_bpf::Alu::Sub,
-    &Expr::Register("ip"),
-    &Expr::Const(if cfg!(target_arch = "x86_64") { 1 } else { 0 }),
-);
+const KERNEL_IP: Expr =
+    Expr::Op(Alu::Sub, &Expr::Register("ip"), &Expr::Const(if cfg!(target_arch = "x86_64") { 1 } else { 0 }));
 /// The function whose return was hit; kernels before 6.6 know it of their own functions alone, and 0 of others.
 const FUNCTION: Expr = Expr::Custom(|code| {
-    code.asm.mov(sillage_bpf::Reg::R1, sillage_bpf::Reg::R6);
+    code.asm.mov(R1, R6);
     code.asm.call(helper::FUNCTION_IP);
-    code.asm.mov(sillage_bpf::Reg::R1, sillage_bpf::Reg::R0);
+    code.asm.mov(R1, R0);
     Ok(())
 });
+
+/// Probes of a function's return at a time whose doings are seen through.
+const RETURNS_MAX: usize = 4;
+
+/// Where a function of the kernel was called from, at its first instruction. The top of the stack says it,
+/// unless a probe of the function's return (such as our own) was there before and keeps it in a list of the
+/// task's, since 5.18; on kernels before, it is the address that the probe has put there.
+fn kernel_caller(code: &mut Code<'_>) -> Result<(), GenerateError> {
+    const TOP: Expr = Expr::Behind { pointer: &Expr::Register("sp"), of: "list_head", path: "next" };
+    code.value(&TOP)?;
+    let newest = crate::recipe::current("rethooks.first");
+    if code.check(&newest).is_err() {
+        return Ok(());
+    }
+    let link = code.offset_of("rethook_node", "llist")? as i32;
+    let frame = code.offset_of("rethook_node", "frame")? as i32 - link;
+    let address = code.offset_of("rethook_node", "ret_addr")? as i32 - link;
+    let done = code.asm.label();
+    let caller = code.spill(R1);
+    code.value(&newest)?;
+    let node = code.spill(R1);
+    for _ in 0..RETURNS_MAX {
+        code.unspill(R1, node);
+        code.asm.jump_if(Cond::Eq, R1, 0, done);
+        code.asm.alu(Alu::Add, R1, frame);
+        code.read_kernel(Width::B8)?;
+        code.asm.mov(R2, R1);
+        code.register("sp")?;
+        code.asm.jump_if(Cond::Ne, R1, R2, done);
+        code.unspill(R1, node);
+        code.asm.alu(Alu::Add, R1, address);
+        code.read_kernel(Width::B8)?;
+        code.asm.store(Width::B8, R10, caller.offset(), R1);
+        code.unspill(R1, node);
+        code.read_kernel(Width::B8)?;
+        code.asm.store(Width::B8, R10, node.offset(), R1);
+    }
+    code.asm.bind(done);
+    code.unspill(R1, caller);
+    code.release(2);
+    Ok(())
+}
 
 fn recipe(name: &str, site: Site, fields: &[Field]) -> Recipe {
     Recipe { name: Cow::Owned(name.to_owned()), hook: Hook::Code(site), fields: Cow::Owned(fields.to_vec()) }
@@ -339,9 +440,7 @@ fn function(name: &str, unit: Unit, place: &(Name, u64), file: Option<Probed>) -
     let site = Site { unit, ..user(place) };
     // At the first instruction, the top of the stack says where it was called from.
     let (ip, caller) = match unit {
-        Unit::Kernel => {
-            (KERNEL_IP, Expr::Behind { pointer: &Expr::Register("sp"), of: "list_head", path: "next" })
-        }
+        Unit::Kernel => (KERNEL_IP, Expr::Custom(kernel_caller)),
         Unit::User => (Expr::Register("ip"), Expr::Operand(Operand::top_of_stack())),
     };
     let entry = [hex64("ip", ip), hex64("parent_ip", caller)];
@@ -414,6 +513,7 @@ mod tests {
         assert_eq!(kernel_place("vfs_read+0x10"), Some(("vfs_read".into(), 16)));
         assert_eq!(kernel_place("0xffff800000000000"), Some(("".into(), 0xffff_8000_0000_0000)));
         assert_eq!(kernel_place("f.cold"), Some(("f.cold".into(), 0)));
+        assert_eq!(kernel_place("0x"), None);
         assert_eq!((kernel_place("+5"), kernel_place("f+x"), kernel_place("a b")), (None, None, None));
     }
 

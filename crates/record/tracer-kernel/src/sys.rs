@@ -508,13 +508,12 @@ pub(crate) fn set_program(program: BorrowedFd<'_>, event: BorrowedFd<'_>) -> Res
     }
 }
 
-/// Attaches a program to a place in code, in all programs. `unit` is the kernel's number of such places'
-/// kind. Closing the result detaches it.
+/// Puts a probe at a place in code, in all programs, that does nothing yet. `unit` is the kernel's number of
+/// such places' kind. Closing the result takes it away.
 ///
 /// # Errors
 /// The kernel's: it lets no probe be there.
-pub fn attach_probe(program: BorrowedFd<'_>, unit: u32, site: &Site) -> Result<OwnedFd, SysError> {
-    const ENABLE: u64 = 0x2400;
+pub(crate) fn place_probe(unit: u32, site: &Site) -> Result<OwnedFd, SysError> {
     const COUNTER_SHIFT: u32 = 32;
     let place = CString::new(site.place.as_bytes())
         .map_err(|error| SysError::Failed { call: "placing a probe", error: error.into() })?;
@@ -529,7 +528,16 @@ pub fn attach_probe(program: BorrowedFd<'_>, unit: u32, site: &Site) -> Result<O
         .u64(56, name)
         .u64(64, site.offset);
     // SAFETY: the name ends with a zero and lives through the call.
-    let event = unsafe { open_event(attributes, 0, "placing a probe") }?;
+    unsafe { open_event(attributes, 0, "placing a probe") }
+}
+
+/// Attaches a program to a place in code. Closing the result detaches it.
+///
+/// # Errors
+/// As `place_probe`.
+pub fn attach_probe(program: BorrowedFd<'_>, unit: u32, site: &Site) -> Result<OwnedFd, SysError> {
+    const ENABLE: u64 = 0x2400;
+    let event = place_probe(unit, site)?;
     set_program(program, event.as_fd())?;
     // SAFETY: the request takes an integer.
     match unsafe { libc::ioctl(event.as_raw_fd(), ENABLE as _, 0) } {

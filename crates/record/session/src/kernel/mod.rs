@@ -228,7 +228,9 @@ impl Daemon {
         tracer.probes.find(&probe, name).map(drop).map_err(|error| {
             let code = match error {
                 ProbeError::NoElf { .. } => ErrorCode::ProbeFile,
-                ProbeError::NoUnit { .. } => ErrorCode::KernelEnable,
+                ProbeError::NoUnit { .. }
+                | ProbeError::NoKernelSymbol { .. }
+                | ProbeError::NoKernelProbe { .. } => ErrorCode::KernelEnable,
                 _ => ErrorCode::ProbePlace,
             };
             Failure { code, detail: error.to_string() }
@@ -237,12 +239,18 @@ impl Daemon {
 
     /// Whether the kernel has a context of this name.
     pub(crate) fn check_kernel_context(&mut self, name: &str) -> Result<(), Failure> {
-        let by_tracefs = self.kernel()?.kernel.back_end() == BackEnd::Tracefs;
+        let kernel = &self.kernel()?.kernel;
         let refused = |detail: String| Failure { code: ErrorCode::KernelContext, detail };
-        contexts::find(name).map_err(|error: ContextError| refused(error.to_string()))?;
-        match by_tracefs && tracefs::context(name).is_none() {
-            true => Err(refused(format!("context {name}: tracefs does not record it; eBPF would"))),
-            false => Ok(()),
+        let context = contexts::find(name).map_err(|error: ContextError| refused(error.to_string()))?;
+        match kernel.back_end() {
+            BackEnd::Tracefs if tracefs::context(name).is_none() => {
+                Err(refused(format!("context {name}: tracefs does not record it; eBPF would")))
+            }
+            BackEnd::Tracefs => Ok(()),
+            BackEnd::Programs => {
+                let wrap = |error| refused(format!("context {name}: {error}"));
+                kernel.check_context(&context.field).map_err(wrap)
+            }
         }
     }
 
