@@ -324,10 +324,7 @@ impl Channel {
         let (late, recipe) = (Late::create()?, late::recipe());
         let waiting = late.waiting();
         for index in 0..STRINGS_MAX {
-            let recall = |code: &mut Code<'_>, none| {
-                waiting.recall(code, index, none);
-                Ok(())
-            };
+            let recall = |code: &mut Code<'_>, none| waiting.recall(code, index, none);
             let guards: &[Guard<'_>] = &[&recall];
             let program =
                 self.load_with(&recipe, event_id, contexts, guards, (None, Some(late.behind(index))))?;
@@ -387,7 +384,7 @@ impl Channel {
         guards: &[Guard<'_>],
     ) -> Result<OwnedFd, TracerError> {
         let late = match &recipe.hook {
-            Hook::Syscall { side: Side::Entry, .. } if !replaces_memory(&recipe.name) => {
+            Hook::Syscall { side: Side::Entry, .. } if !recipe.name.ends_with("_execveat") => {
                 self.late.as_ref().map(Late::waiting)
             }
             _ => None,
@@ -577,11 +574,6 @@ impl Channel {
         loss.recursion += self.dispatches.iter().flatten().map(|d| misses(d.program())).sum::<u64>();
         loss
     }
-}
-
-/// Whether a call may return to other memory than it was made from.
-fn replaces_memory(event: &str) -> bool {
-    event.ends_with("_execve") || event.ends_with("_execveat")
 }
 
 /// Stack of the thread that fills an array of maps, bytes.

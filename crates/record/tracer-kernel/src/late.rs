@@ -5,10 +5,11 @@
 //! for what went in, and holding the entry back would put it at the wrong time. So such a string becomes an
 //! event of its own, `syscall_late_string`, between entry and exit. What is to be read again stands in a map by
 //! task and string. A counter says how many there are: as long as it is 0, which is nearly always, an exit
-//! costs one load more. Structures are not read again, nor what `execve` was given: its memory is gone then.
+//! costs one load more. When `execve` has succeeded, the memory that its file's name stood in is gone; the
+//! kernel has put the name into the new one. Structures are not read again.
 
 use crate::code::{Code, GenerateError, helper};
-use crate::recipe::{Expr, Field, Hook, Recipe, Source, Type, custom};
+use crate::recipe::{Expr, Field, Hook, Recipe, Source, Type, current, custom};
 use crate::sys::{self, MapKind, MapSpec, SysError, number};
 use sillage_bpf::{Alu, Atomic, Cond, Label, Reg, Width};
 use std::borrow::Cow;
@@ -32,6 +33,13 @@ const KEY: i16 = -288;
 const VALUE: i16 = KEY - VALUE_BYTES as i16;
 const CALL: i16 = VALUE + 8;
 const ARGUMENT: i16 = CALL + CALL_BYTES as i16;
+
+/// Where the programs at exits find the call's result.
+const RESULT: i16 = 8;
+/// The call that replaces the program's memory, and the bit of an address that says it is such a call's: no
+/// program has an address with it.
+const EXECVE: &str = "execve";
+const REPLACED: i64 = i64::MIN;
 
 /// The event: which argument of which call, and what it was.
 pub fn recipe() -> Recipe {
@@ -152,6 +160,10 @@ impl Waiting {
         const ANY: i32 = 0;
         let done = code.asm.label();
         code.asm.jump_if(Cond::Eq, R1, 0, done);
+        if call == EXECVE {
+            code.asm.constant(R2, REPLACED);
+            code.asm.alu(Alu::Or, R1, R2);
+        }
         code.asm.store(Width::B8, R10, VALUE, R1);
         store_text(code, CALL, call, CALL_BYTES);
         store_text(code, ARGUMENT, argument, ARGUMENT_BYTES);
@@ -170,7 +182,10 @@ impl Waiting {
 
     /// Takes string `index` of the current task's call, for the record that follows. Goes to `none` if it
     /// has no such string, or the string cannot be read now either.
-    pub(crate) fn recall(self, code: &mut Code<'_>, index: u32, none: Label) {
+    ///
+    /// # Errors
+    /// This kernel does not say where it puts the name of a program's file.
+    pub(crate) fn recall(self, code: &mut Code<'_>, index: u32, none: Label) -> Result<(), GenerateError> {
         self.key(code, index);
         self.place(code);
         code.asm.call(helper::MAP_LOOKUP);
@@ -180,12 +195,30 @@ impl Waiting {
             code.asm.store(Width::B8, R10, VALUE + word, R1);
         }
         self.take(code);
+        self.find_again(code)?;
         code.asm.load(Width::B8, R3, R10, VALUE);
         code.asm.mov(R1, R10);
         code.asm.alu(Alu::Add, R1, i32::from(KEY));
         code.asm.mov(R2, 1);
         code.asm.call(helper::READ_USER);
         code.asm.jump_if(Cond::Ne, R0, 0, none);
+        Ok(())
+    }
+
+    /// Where the string is now: of an `execve` that succeeded, behind the new program's environment.
+    fn find_again(self, code: &mut Code<'_>) -> Result<(), GenerateError> {
+        let found = code.asm.label();
+        code.asm.load(Width::B8, R1, R10, VALUE);
+        code.asm.jump_if(Cond::SGe, R1, 0, found);
+        code.asm.constant(R2, !REPLACED);
+        code.asm.alu(Alu::And, R1, R2);
+        code.asm.store(Width::B8, R10, VALUE, R1);
+        code.asm.load(Width::B8, R1, R6, RESULT);
+        code.asm.jump_if(Cond::Ne, R1, 0, found);
+        code.value(&current("mm->env_end"))?;
+        code.asm.store(Width::B8, R10, VALUE, R1);
+        code.asm.bind(found);
+        Ok(())
     }
 }
 

@@ -45,14 +45,19 @@ fn the_scheduler_and_interrupts_are_recorded_and_read() {
 fn system_calls_are_recorded_with_their_arguments() {
     let Some(home) = kernel_home("calls") else { return };
     home.ok("create s -o out");
-    home.ok("enable-event -k --syscall openat,getpriority");
+    home.ok("enable-event -k --syscall openat,execve,getpriority");
     home.ok("start");
     assert!(std::fs::File::open(home.dir.join("no such file")).is_err());
-    // A name on a page that the program has not touched.
+    // Names on pages that the program has not touched; the last one replaces its memory.
     std::fs::write(home.dir.join("cold"), format!("/no/such/cold\0{:4000}", "")).unwrap();
+    std::fs::write(home.dir.join("program"), format!("/bin/true\0{:4000}", "")).unwrap();
     let open = "import ctypes, os\nc = ctypes.CDLL(None)\nc.mmap.restype = ctypes.c_void_p\n\
-                page = c.mmap(None, 4096, 1, 2, os.open('cold', 0), ctypes.c_long(0))\n\
-                assert c.open(ctypes.c_void_p(page), 0) < 0";
+                def page(name):\n  file = os.open(name, 0)\n  \
+                return ctypes.c_void_p(c.mmap(None, 4096, 1, 2, file, ctypes.c_long(0)))\n\
+                nothing = (ctypes.c_char_p * 1)(None)\n\
+                assert c.open(page('cold'), 0) < 0\n\
+                assert c.execve(page('cold'), nothing, nothing) < 0\n\
+                c.execve(page('program'), (ctypes.c_char_p * 2)(b'true', None), nothing)\nos._exit(9)";
     let python = Command::new("python3").args(["-c", open]).current_dir(&home.dir).status();
     home.ok("destroy");
     let text = read(&home, "out");
@@ -62,11 +67,13 @@ fn system_calls_are_recorded_with_their_arguments() {
     match python {
         Ok(status) => {
             assert!(status.success());
-            let late = "{ call = \"openat\", argument = \"filename\", value = \"/no/such/cold\" }";
-            assert!(
-                text.lines().any(|line| line.contains("syscall_late_string: ") && line.ends_with(late)),
-                "{text}"
-            );
+            for (call, value) in
+                [("openat", "/no/such/cold"), ("execve", "/no/such/cold"), ("execve", "/bin/true")]
+            {
+                let late = format!("{{ call = \"{call}\", argument = \"filename\", value = \"{value}\" }}");
+                let is_late = |line: &str| line.contains("syscall_late_string: ") && line.ends_with(&late);
+                assert!(text.lines().any(is_late), "{late}: {text}");
+            }
         }
         Err(error) => eprintln!("SKIPPED: a cold name: python3: {error}"),
     }
