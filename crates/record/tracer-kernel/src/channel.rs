@@ -8,6 +8,7 @@ use crate::bell::Bell;
 use crate::code::{Code, GenerateError, Reads, iterated};
 use crate::dispatch::Dispatch;
 use crate::format::FormatError;
+use crate::guard;
 use crate::kernel::Kernel;
 use crate::late::{self, Late, STRINGS_MAX, Waiting};
 use crate::probes::{self, ProbeError};
@@ -123,6 +124,8 @@ pub struct Channel {
     absent_count: Page,
     notes: OwnedFd,
     enabled: Vec<Enabled>,
+    /// The process whose own doings are not recorded.
+    left_out: Option<u32>,
     /// Hooks of system calls, by side; there while one of their calls is enabled.
     dispatches: [Option<Dispatch>; 2],
     /// With what strings are read again, if they are.
@@ -207,10 +210,17 @@ impl Channel {
             rings,
             absent,
             enabled: Vec::new(),
+            left_out: None,
             dispatches: [None, None],
             late: None,
             past_recursion: 0,
         })
+    }
+
+    /// From now on events are enabled such that they leave out what this process does, by its number in the
+    /// kernel's first namespace ([`guard::own_number`]).
+    pub fn leave_out(&mut self, process: u32) {
+        self.left_out = Some(process);
     }
 
     /// A ring for a CPU that came online. False if it has one, or cannot have one.
@@ -275,7 +285,12 @@ impl Channel {
         guards: &[Guard<'_>],
     ) -> Result<Prepared, TracerError> {
         let recipe = &*self.resolved(recipe)?;
-        let program = self.load(recipe, event_id, contexts, guards)?;
+        let not_us = self.left_out.map(guard::not_of);
+        // The hook of all system calls asks for its programs.
+        let asks = not_us.as_ref().filter(|_| !matches!(recipe.hook, Hook::Syscall { .. }));
+        let asks = asks.map(|guard| guard as Guard<'_>);
+        let guards: Vec<Guard<'_>> = asks.into_iter().chain(guards.iter().copied()).collect();
+        let program = self.load(recipe, event_id, contexts, &guards)?;
         let attached = match &recipe.hook {
             Hook::Tracepoint(name) => {
                 let raw = |typed| sys::attach_raw(program.as_fd(), name).map_err(|_| typed);
@@ -303,11 +318,11 @@ impl Channel {
             let exit = (side == Side::Entry && self.late.is_some()).then_some(Side::Exit);
             for side in [side].into_iter().chain(exit) {
                 if self.dispatches[side as usize].is_none() {
-                    let dispatch = Dispatch::attach(&self.kernel, side, self.late.as_ref())?;
+                    let dispatch = Dispatch::attach(&self.kernel, side, self.left_out, self.late.as_ref())?;
                     self.dispatches[side as usize] = Some(dispatch);
                 }
             }
-            if let Some(dispatch) = &self.dispatches[side as usize] {
+            if let Some(dispatch) = &mut self.dispatches[side as usize] {
                 dispatch.set(abi, number, enabled.program.as_fd())?;
             }
         }
@@ -495,9 +510,9 @@ impl Channel {
     }
 
     /// Nothing for what hangs on a descriptor of its own.
-    fn detach_call(&self, attached: &Attached) {
+    fn detach_call(&mut self, attached: &Attached) {
         if let Attached::Syscall(side, abi, number) = *attached
-            && let Some(dispatch) = &self.dispatches[side as usize]
+            && let Some(dispatch) = &mut self.dispatches[side as usize]
         {
             // It can only fail for a place that is not there.
             let _ = dispatch.clear(abi, number);

@@ -23,13 +23,16 @@ mod fields;
 pub const STRING_BYTES_MAX: u32 = 4096;
 /// Bytes that a payload with fields of variable length may take.
 pub const STAGED_BYTES_MAX: u32 = 8192;
+/// Stack offsets of pointers that are kept: the first argument, the current task.
+///
+/// A program that goes no deeper than 48 bytes stands on the kernel's stack, which is in the cache; a deeper
+/// one is given memory of its own (6.13 and later). So what most programs have comes first.
+const KEPT_FIRST: i16 = -24;
+const KEPT_CURRENT: i16 = -32;
 /// Stack offset of eight bytes that a read of kernel memory lands in.
-const SCRATCH: i16 = -64;
+pub(crate) const SCRATCH: i16 = -40;
 /// Stack offset of the first spilled value.
-const SPILL: i16 = -72;
-/// Stack offsets of pointers that are kept: the current task, the first argument.
-const KEPT_CURRENT: i16 = -264;
-const KEPT_FIRST: i16 = -272;
+pub(crate) const SPILL: i16 = -48;
 /// Spilled values at a time.
 const SPILLS_MAX: usize = 24;
 
@@ -216,8 +219,7 @@ impl<'a> Code<'a> {
     pub(crate) fn begin(&mut self) -> Result<(), GenerateError> {
         self.asm.mov(R6, R1);
         if self.kept.current {
-            self.asm.call(helper::CURRENT_TASK);
-            self.asm.store(Width::B8, R10, KEPT_CURRENT, R0);
+            self.keep_current();
         }
         if let Some(of) = self.kept.first {
             self.asm.load(Width::B8, R1, R6, 0);
@@ -231,6 +233,13 @@ impl<'a> Code<'a> {
             self.asm.store(Width::B8, R10, KEPT_FIRST, R1);
         }
         Ok(())
+    }
+
+    /// From here on the current task is kept.
+    pub(crate) fn keep_current(&mut self) {
+        self.asm.call(helper::CURRENT_TASK);
+        self.asm.store(Width::B8, R10, KEPT_CURRENT, R0);
+        self.kept.current = true;
     }
 
     /// From here on strings of programs that cannot be read are noted for when the call ends.

@@ -3,7 +3,8 @@
 //! access, and enabling or disabling one detaches nothing.
 //!
 //! The array of programs has a place for each number of either kind of program, and one behind them for
-//! numbers that are too large. Calls that no table has lead to the program of unknown calls.
+//! numbers that are too large. Calls that no table has lead to the program of unknown calls. A byte for
+//! each number says whether anybody wants it, so that nothing else is asked for a call that nobody does.
 
 use crate::channel::TracerError;
 use crate::code::{Code, GenerateError, Kept, Reads, arguments, helper};
@@ -13,37 +14,47 @@ use crate::program::SYSCALL_REGISTERS;
 use crate::recipe::{Expr, Root, arg, current};
 use crate::sys::{self, MapKind, MapSpec, ProgramKind, number};
 use crate::syscalls::{Abi, NUMBERS, Side, all};
-use sillage_bpf::{Alu, Cond, Insn, Reg};
+use sillage_bpf::{Alu, Cond, Insn, Reg, Width};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Places for each kind of program: its numbers and the too large ones.
 const PLACES: u32 = NUMBERS + 1;
+/// Bytes of the map that says which are wanted.
+const WANTED_BYTES: u32 = PLACES.next_multiple_of(8);
 /// The current task is in a system call of a 32-bit program (x86's thread status).
 const TS_COMPAT: i32 = 2;
 
 /// The hook on one end of all system calls.
 pub(crate) struct Dispatch {
     places: OwnedFd,
+    /// For each number how it is wanted: by native programs, by others.
+    wanted: OwnedFd,
+    /// What stands there.
+    wants: [u8; PLACES as usize],
     program: OwnedFd,
     /// Closing it detaches.
     _link: OwnedFd,
 }
 
 impl Dispatch {
-    /// Attaches it, with no call enabled. With `late`, at exits, strings that wait are read first.
-    pub(crate) fn attach(kernel: &Kernel, side: Side, late: Option<&Late>) -> Result<Dispatch, TracerError> {
+    /// Attaches it, with no call enabled; what the process `left_out` does passes nothing on. With `late`, at
+    /// exits, strings that wait are read first.
+    pub(crate) fn attach(
+        kernel: &Kernel,
+        side: Side,
+        left_out: Option<u32>,
+        late: Option<&Late>,
+    ) -> Result<Dispatch, TracerError> {
         let name = side.tracepoint();
         let wrap = |error| TracerError::Recipe { event: name.into(), error };
-        let places = sys::create_map(&MapSpec {
-            kind: MapKind::Programs,
-            value_bytes: 4,
-            entries: 2 * PLACES,
-            mappable: false,
-            inner: None,
-            name: "syscalls",
-        })?;
+        let map = |kind, value_bytes, entries, name| {
+            sys::create_map(&MapSpec { kind, value_bytes, entries, mappable: false, inner: None, name })
+        };
+        let places = map(MapKind::Programs, 4, 2 * PLACES, "syscalls")?;
+        let wanted = map(MapKind::Array, WANTED_BYTES, 1, "syscalls_wanted")?;
+        let maps = Maps { places: number(&places), wanted: number(&wanted) };
         let load_by = |late, reads| {
-            let insns = generate(kernel, side, number(&places), late, reads).map_err(wrap)?;
+            let insns = generate(kernel, side, maps, left_out, late, reads).map_err(wrap)?;
             Ok::<_, TracerError>(sys::load_program(ProgramKind::RawTracepoint, &insns, name)?)
         };
         let load = |late| {
@@ -55,24 +66,36 @@ impl Dispatch {
         }
         let program = load(late)?;
         let link = sys::attach_raw(program.as_fd(), name)?;
-        Ok(Dispatch { places, program, _link: link })
+        Ok(Dispatch { places, wanted, wants: [0; PLACES as usize], program, _link: link })
     }
 
     /// From now on the call's records are written by `program`.
     pub(crate) fn set(
-        &self,
+        &mut self,
         abi: Abi,
         number: Option<u32>,
         program: BorrowedFd<'_>,
     ) -> Result<(), TracerError> {
         places(abi, number).try_for_each(|place| sys::set_inner(self.places.as_fd(), place, program))?;
-        Ok(())
+        self.want(abi, number, true)
     }
 
     /// The call leaves no records any more.
-    pub(crate) fn clear(&self, abi: Abi, number: Option<u32>) -> Result<(), TracerError> {
+    pub(crate) fn clear(&mut self, abi: Abi, number: Option<u32>) -> Result<(), TracerError> {
+        self.want(abi, number, false)?;
         places(abi, number).try_for_each(|place| sys::clear_program(self.places.as_fd(), place))?;
         Ok(())
+    }
+
+    fn want(&mut self, abi: Abi, number: Option<u32>, is_wanted: bool) -> Result<(), TracerError> {
+        let bit = 1 << abi as u8;
+        for place in places(abi, number) {
+            let wants = &mut self.wants[(place % PLACES) as usize];
+            *wants = *wants & !bit | if is_wanted { bit } else { 0 };
+        }
+        let mut value = self.wants.to_vec();
+        value.resize(WANTED_BYTES as usize, 0);
+        Ok(sys::set_value(self.wanted.as_fd(), &0u32.to_ne_bytes(), &value)?)
     }
 
     /// The program on the hook.
@@ -89,10 +112,18 @@ fn places(abi: Abi, number: Option<u32>) -> impl Iterator<Item = u32> {
     range.filter(move |place| number.is_some() || !known(place)).map(move |place| base + place)
 }
 
+/// Descriptors of the maps, for the program.
+#[derive(Clone, Copy)]
+struct Maps {
+    places: i32,
+    wanted: i32,
+}
+
 fn generate(
     kernel: &Kernel,
     side: Side,
-    places: i32,
+    maps: Maps,
+    left_out: Option<u32>,
     late: Option<&Late>,
     reads: Reads,
 ) -> Result<Vec<Insn>, GenerateError> {
@@ -117,6 +148,15 @@ fn generate(
     code.asm.mov(R1, NUMBERS as i32);
     code.asm.bind(known);
     code.asm.mov(R7, R1);
+    code.asm.map_value(R2, maps.wanted, 0);
+    code.asm.alu(Alu::Add, R2, R1);
+    code.asm.load(Width::B1, R1, R2, 0);
+    code.asm.jump_if(Cond::Eq, R1, 0, end);
+    code.keep_current();
+    if let Some(process) = left_out {
+        code.value(&current("tgid"))?;
+        code.asm.jump_if(Cond::Eq, R1, process as i32, end);
+    }
     let status = current("thread_info.status");
     if cfg!(target_arch = "x86_64") && code.check(&status).is_ok() {
         code.value(&status)?;
@@ -127,7 +167,7 @@ fn generate(
     code.asm.bind(native);
     let asm = &mut code.asm;
     asm.mov(R1, R6);
-    asm.map(R2, places);
+    asm.map(R2, maps.places);
     asm.mov(R3, R7);
     asm.call(helper::TAIL_CALL);
     asm.bind(end);

@@ -11,7 +11,8 @@
 //! its first word, so nested programs take the next one.
 
 use crate::code::{
-    Code, GenerateError, Kept, Reads, STAGED_BYTES_MAX, STRING_BYTES_MAX, arguments, helper, iterated,
+    Code, GenerateError, Kept, Reads, SCRATCH, SPILL, STAGED_BYTES_MAX, STRING_BYTES_MAX, arguments, helper,
+    iterated,
 };
 use crate::late::{Waiting, tail_call};
 use crate::recipe::{Field, Hook, Recipe};
@@ -41,15 +42,18 @@ pub const SLACK_BYTES: u64 = (STAGED_BYTES_MAX + 2 * STRING_BYTES_MAX) as u64;
 /// Bytes in front of a staged payload; the first word says whether the slot is taken.
 const STAGE_HEAD: i32 = 64;
 
-// Eight bytes of the stack each.
+// Places on the stack: this CPU and a zero, later the number of a sub-buffer or a note; attempts. What is
+// staged is complete when it is copied, so its length and place may stand where its values stood.
 const KEY_CPU: i16 = -8;
 const KEY_ZERO: i16 = -4;
+const NUMBER_OPENED: i16 = KEY_CPU;
+const NOTE: i16 = KEY_CPU;
 const TRIES: i16 = -16;
-const PAYLOAD: i16 = -24;
-const STAGE: i16 = -32;
-const LENGTH: i16 = -40;
-const OPENED: i16 = -48;
-const NOTE: i16 = -56;
+const STAGE_KEY: i16 = TRIES;
+const PAYLOAD: i16 = SCRATCH;
+const STAGE: i16 = SPILL;
+/// Bit of R7 beside a record's length: the record opened a sub-buffer.
+const OPENED: i32 = 1 << 30;
 
 const HEAD: i16 = offset_of!(ProducerLine, head) as i16;
 const LAST_TS: i16 = offset_of!(ProducerLine, last_ts) as i16;
@@ -127,18 +131,19 @@ pub fn generate(spec: &Spec<'_>, reads: Reads) -> Result<Vec<Insn>, GenerateErro
     let first = matches!(spec.recipe.hook, Hook::Syscall { .. }).then_some(SYSCALL_REGISTERS);
     let make = |kept: Kept| {
         let mut code = Code::new(spec.btf, arguments.clone(), reads, kept);
-        let [end, unstage] = code.asm.labels();
+        let [end, unstage, absent, note] = code.asm.labels();
+        let rare = Rare::new(&mut code.asm);
         if let Some((waiting, call)) = spec.late.zip(call) {
             code.note_late(waiting, call);
         }
-        let mut program = Program { spec, code, end, unstage, staged: fixed.is_none() };
+        let mut program = Program { spec, code, end, unstage, absent, note, rare, staged: fixed.is_none() };
         program.begin()?;
         match fixed {
             Some(bytes) => program.direct(bytes)?,
             None => program.staged()?,
         }
         let better = program.code.wants_current();
-        Ok::<_, GenerateError>((program.finish()?, better))
+        Ok::<_, GenerateError>((program.finish(fixed)?, better))
     };
     let nullable = matches!(spec.recipe.hook, Hook::Iterator(_));
     let (insns, better) = make(Kept { current: false, first, nullable })?;
@@ -152,7 +157,40 @@ struct Program<'a> {
     end: Label,
     /// Give the staging slot back, and end.
     unstage: Label,
+    /// This CPU has no ring.
+    absent: Label,
+    /// Tell that a sub-buffer was opened.
+    note: Label,
+    rare: Rare,
     staged: bool,
+}
+
+/// Places of the code that reserves, those of what nearly never happens among them.
+#[derive(Clone, Copy)]
+struct Rare {
+    /// Somebody interrupted: count the attempt.
+    retry: Label,
+    /// Try.
+    again: Label,
+    /// No room: open the next sub-buffer.
+    open: Label,
+    /// The room is ours.
+    won: Label,
+    /// The header must say the whole time.
+    long_form: Label,
+    /// The header's length is known.
+    sized: Label,
+    /// Write such a header.
+    long_header: Label,
+    /// The header is written.
+    headed: Label,
+}
+
+impl Rare {
+    fn new(asm: &mut sillage_bpf::Assembler) -> Rare {
+        let [retry, again, open, won, long_form, sized, long_header, headed] = asm.labels();
+        Rare { retry, again, open, won, long_form, sized, long_header, headed }
+    }
 }
 
 impl Program<'_> {
@@ -169,8 +207,7 @@ impl Program<'_> {
         for guard in self.spec.guards {
             guard(&mut self.code, self.end)?;
         }
-        let absent = self.code.asm.label();
-        let present = self.code.asm.label();
+        let absent = self.absent;
         let asm = &mut self.code.asm;
         asm.call(helper::CPU);
         asm.store(Width::B4, R10, KEY_CPU, R0);
@@ -181,14 +218,7 @@ impl Program<'_> {
         asm.mov(R2, R10);
         asm.alu(Alu::Add, R2, i32::from(KEY_ZERO));
         asm.call(helper::MAP_LOOKUP);
-        asm.jump_if(Cond::Ne, R0, 0, present);
-        asm.bind(absent);
-        lookup(asm, self.spec.maps.absent, KEY_ZERO);
-        asm.jump_if(Cond::Eq, R0, 0, self.end);
-        asm.mov(R1, 1);
-        asm.atomic(Atomic::Add, R0, 0, R1);
-        asm.jump(self.end);
-        asm.bind(present);
+        asm.jump_if(Cond::Eq, R0, 0, absent);
         asm.mov(R7, R0);
         if let Some(generation) = self.spec.generation {
             asm.load(Width::B8, R1, R7, CLOSED);
@@ -203,7 +233,7 @@ impl Program<'_> {
         if u64::from(bytes) > g.payload_bytes_max().min(SLACK_BYTES - 64) {
             return Err(GenerateError::TooLarge { bytes, most: g.payload_bytes_max() });
         }
-        self.reserve(Some(bytes))?;
+        self.reserve(Some(bytes));
         self.fields()?;
         match self.code.fixed_payload() {
             Some(written) if written == bytes => Ok(()),
@@ -222,7 +252,7 @@ impl Program<'_> {
         asm.jump_if(Cond::Gt, R9, most as i32, too_large);
         asm.store(Width::B8, R10, PAYLOAD, R9);
         asm.store(Width::B8, R10, STAGE, R8);
-        self.reserve(None)?;
+        self.reserve(None);
         let asm = &mut self.code.asm;
         asm.mov(R1, R8);
         asm.load(Width::B8, R2, R10, PAYLOAD);
@@ -250,8 +280,8 @@ impl Program<'_> {
         asm.load(Width::B4, R8, R10, KEY_CPU);
         asm.alu(Alu::Mul, R8, STAGES as i32);
         for _ in 0..STAGES {
-            asm.store(Width::B4, R10, NOTE, R8);
-            lookup(asm, self.spec.maps.stages, NOTE);
+            asm.store(Width::B4, R10, STAGE_KEY, R8);
+            lookup(asm, self.spec.maps.stages, STAGE_KEY);
             asm.jump_if(Cond::Eq, R0, 0, none);
             asm.mov(R1, 1);
             asm.atomic(Atomic::Exchange, R0, 0, R1);
@@ -266,35 +296,26 @@ impl Program<'_> {
         asm.alu(Alu::Add, R8, STAGE_HEAD);
     }
 
-    /// Reserves room for the payload (in R9, if its length varies) and writes the header.
-    /// Then R8 = where the payload goes, R9 = the sub-buffer's start less the control page, and the
-    /// stack holds what `commit` needs.
-    fn reserve(&mut self, payload: Option<u32>) -> Result<(), GenerateError> {
+    /// Reserves room for the payload and writes the header. Then R8 = where the payload goes, R9 = the
+    /// sub-buffer's start less the control page, R7 = the record's length.
+    fn reserve(&mut self, payload: Option<u32>) {
         let g = self.spec.geometry;
         let h = g.header;
         let id = self.spec.event_id;
         let short_id = id < h.extended_id();
         let (subbuf_mask, shift) = ((g.subbuf_bytes() - 1) as i32, g.subbuf_shift as i32);
         let ring_mask = (u64::from(g.subbuf_count) * g.subbuf_bytes() - 1) as i32;
-        let [retry, again, open, won, long_form, sized] = self.code.asm.labels();
+        let Rare { retry, again, open, won, long_form, sized, long_header, headed } = self.rare;
         let asm = &mut self.code.asm;
-        asm.store_imm(Width::B8, R10, TRIES, 0);
-        asm.jump(again);
-
-        asm.bind(retry);
-        asm.load(Width::B8, R1, R10, TRIES);
-        asm.alu(Alu::Add, R1, 1);
-        asm.store(Width::B8, R10, TRIES, R1);
-        let aborted = asm.label();
-        asm.jump_if(Cond::Ge, R1, ATTEMPTS, aborted);
 
         // R1 = head, R2 = last_ts, R3 = time, R8 = header bytes.
+        let later = asm.label();
+        asm.store_imm(Width::B8, R10, TRIES, 0);
         asm.bind(again);
         asm.call(helper::KTIME_NS);
         asm.load(Width::B8, R1, R7, HEAD);
         asm.load(Width::B8, R2, R7, LAST_TS);
         asm.mov(R3, R0);
-        let later = asm.label();
         asm.jump_if(Cond::Ge, R3, R2, later);
         asm.mov(R3, R2);
         asm.bind(later);
@@ -313,10 +334,9 @@ impl Program<'_> {
             asm.alu(Alu::Rsh, R5, h.short_span_ns().trailing_zeros() as i32);
             asm.jump_if(Cond::Ne, R5, 0, long_form);
             asm.mov(R8, h.short_bytes() as i32);
-            asm.jump(sized);
+        } else {
+            asm.mov(R8, h.extended_bytes() as i32);
         }
-        asm.bind(long_form);
-        asm.mov(R8, h.extended_bytes() as i32);
         asm.bind(sized);
         // R4 = bytes of the record, R5 = room.
         length(asm, payload);
@@ -330,69 +350,69 @@ impl Program<'_> {
             asm.mov(R5, R1);
             asm.alu(Alu::Add, R5, R4);
         });
-        asm.store(Width::B8, R10, LENGTH, R4);
-        asm.store_imm(Width::B8, R10, OPENED, 0);
-        asm.jump(won);
-
-        asm.bind(open);
-        self.open(payload, retry);
-
-        let asm = &mut self.code.asm;
-        asm.bind(won);
-        // R1 = position of the record.
         asm.alu(Alu::And, R1, ring_mask);
         asm.alu(Alu::Add, R1, R7);
-        let [long_header, headed] = asm.labels();
+        asm.mov(R7, R4);
+        asm.bind(won);
+        // R1 = where the record begins, less the control page.
         if short_id {
             asm.jump_if(Cond::Ne, R8, h.short_bytes() as i32, long_header);
-            let bits = h.id_bits() as i32;
-            asm.alu(Alu::Lsh, R3, bits);
+            asm.alu(Alu::Lsh, R3, h.id_bits() as i32);
             if id != 0 {
                 asm.alu(Alu::Or, R3, id as i32);
             }
-            if h.short_bytes() == 4 {
-                asm.store(Width::B4, R1, word(0), R3);
-            } else {
-                asm.store(Width::B4, R1, word(0), R3);
+            asm.store(Width::B4, R1, word(0), R3);
+            if h.short_bytes() > 4 {
                 asm.alu(Alu::Rsh, R3, 32);
                 asm.store(Width::B2, R1, word(4), R3);
             }
             asm.mov(R8, R1);
             asm.alu(Alu::Add, R8, i32::from(word(h.short_bytes() as usize)));
-            asm.jump(headed);
+        } else {
+            long(asm, h, id);
         }
-        asm.bind(long_header);
-        let tag_bytes = h.extended_bytes() as i16 - 12;
-        let tag = if tag_bytes == 1 { Width::B1 } else { Width::B2 };
-        asm.store_imm(tag, R1, word(0), h.extended_id() as i32);
-        asm.store_imm(Width::B4, R1, word(0) + tag_bytes, id as i32);
-        asm.store(Width::B8, R1, word(0) + tag_bytes + 4, R3);
-        asm.mov(R8, R1);
-        asm.alu(Alu::Add, R8, i32::from(word(h.extended_bytes() as usize)));
-        asm.jump(headed);
-
-        asm.bind(aborted);
-        count(asm, LostReason::Aborted);
-        let away = if self.staged { self.unstage } else { self.end };
-        asm.jump(away);
         asm.bind(headed);
-        Ok(())
     }
 
-    /// The record begins the next sub-buffer: R1 = head, R3 = time. Ends as the short way does, with
-    /// R1 = position of the record.
-    fn open(&mut self, payload: Option<u32>, retry: Label) {
+    /// What nearly never happens while a record is reserved; it stands behind the program's end, so that what
+    /// always happens stands close together.
+    fn rarely(&mut self, payload: Option<u32>) {
+        let h = self.spec.geometry.header;
+        let Rare { retry, again, open, long_form, sized, long_header, headed, .. } = self.rare;
+        let away = if self.staged { self.unstage } else { self.end };
+        let asm = &mut self.code.asm;
+        asm.bind(retry);
+        asm.load(Width::B8, R1, R10, TRIES);
+        asm.alu(Alu::Add, R1, 1);
+        asm.store(Width::B8, R10, TRIES, R1);
+        asm.jump_if(Cond::Lt, R1, ATTEMPTS, again);
+        count(asm, LostReason::Aborted);
+        asm.jump(away);
+        if self.spec.event_id < h.extended_id() {
+            asm.bind(long_form);
+            asm.mov(R8, h.extended_bytes() as i32);
+            asm.jump(sized);
+            asm.bind(long_header);
+            long(asm, h, self.spec.event_id);
+            asm.jump(headed);
+        }
+        asm.bind(open);
+        self.open(payload);
+    }
+
+    /// The record begins the next sub-buffer: R1 = head, R3 = time. Goes on as the short way does.
+    fn open(&mut self, payload: Option<u32>) {
         let g = self.spec.geometry;
         let h = g.header;
         let (subbuf_mask, shift) = ((g.subbuf_bytes() - 1) as i32, g.subbuf_shift as i32);
         let ring_mask = (u64::from(g.subbuf_count) * g.subbuf_bytes() - 1) as i32;
-        let refused = self.code.asm.label();
+        let Rare { retry, won, .. } = self.rare;
         let away = if self.staged { self.unstage } else { self.end };
         let asm = &mut self.code.asm;
+        let refused = asm.label();
         let short_id = self.spec.event_id < h.extended_id();
         asm.mov(R8, if short_id { h.short_bytes() } else { h.extended_bytes() } as i32);
         length(asm, payload);
-        asm.alu(Alu::Add, R4, DESCRIPTOR_BYTES as i32);
         // R5 = number of the next one.
         asm.mov(R5, R1);
         asm.alu(Alu::Add, R5, subbuf_mask);
@@ -416,24 +436,22 @@ impl Program<'_> {
         }
         asm.load(Width::B8, R2, R7, LAST_TS);
         asm.jump_if(Cond::Gt, R2, R3, retry);
-        asm.store(Width::B8, R10, OPENED, R5);
+        asm.store(Width::B8, R10, NUMBER_OPENED, R5);
         take(asm, retry, |asm| {
             asm.alu(Alu::Lsh, R5, shift);
             asm.alu(Alu::Add, R5, R4);
+            asm.alu(Alu::Add, R5, DESCRIPTOR_BYTES as i32);
         });
-        asm.store(Width::B8, R10, LENGTH, R4);
         // Ours: describe it, the number last.
         asm.store(Width::B8, R9, BEGIN_TS, R3);
-        asm.mov(R4, 0);
+        asm.mov(R2, 0);
         for reason in sillage_ring::layout::LOST_REASONS {
             asm.load(Width::B8, R5, R7, lost(reason));
-            asm.alu(Alu::Add, R4, R5);
+            asm.alu(Alu::Add, R2, R5);
         }
-        asm.store(Width::B8, R9, LOST_AT_OPEN, R4);
-        asm.load(Width::B8, R4, R10, OPENED);
-        asm.store(Width::B8, R9, NUMBER, R4);
-        asm.alu(Alu::Lsh, R4, shift);
-        asm.alu(Alu::Add, R4, DESCRIPTOR_BYTES as i32);
+        asm.store(Width::B8, R9, LOST_AT_OPEN, R2);
+        asm.load(Width::B8, R5, R10, NUMBER_OPENED);
+        asm.store(Width::B8, R9, NUMBER, R5);
         let first = asm.label();
         asm.jump_if(Cond::Eq, R1, 0, first);
         // The one before: where it ends, and its padding.
@@ -446,46 +464,36 @@ impl Program<'_> {
         asm.alu(Alu::And, R1, subbuf_mask);
         asm.atomic(Atomic::FetchAdd, R2, COMMITTED, R1);
         asm.bind(first);
-        asm.mov(R1, R4);
-        asm.store_imm(Width::B8, R10, OPENED, 1);
-        let opened = asm.label();
-        asm.jump(opened);
+        asm.mov(R1, R9);
+        asm.alu(Alu::Add, R1, DESCRIPTOR_BYTES as i32);
+        // The descriptor counts as written with the record.
+        asm.mov(R7, R4);
+        asm.alu(Alu::Add, R7, DESCRIPTOR_BYTES as i32);
+        asm.alu(Alu::Or, R7, OPENED);
+        asm.jump(won);
         asm.bind(refused);
         count(asm, if g.overwrite { LostReason::Contended } else { LostReason::Full });
         asm.jump(away);
-        asm.bind(opened);
     }
 
     /// The record is there; a note if it opened a sub-buffer.
     fn commit(&mut self) {
-        let done = self.code.asm.label();
         let asm = &mut self.code.asm;
-        asm.load(Width::B8, R1, R10, LENGTH);
+        asm.mov(R1, R7);
+        asm.alu(Alu::And, R1, OPENED - 1);
         asm.atomic(Atomic::FetchAdd, R9, COMMITTED, R1);
-        asm.load(Width::B8, R1, R10, OPENED);
-        asm.jump_if(Cond::Eq, R1, 0, done);
-        asm.load(Width::B4, R1, R10, KEY_CPU);
-        asm.store(Width::B8, R10, NOTE, R1);
-        asm.map(R1, self.spec.maps.notes);
-        asm.mov(R2, R10);
-        asm.alu(Alu::Add, R2, i32::from(NOTE));
-        asm.mov(R3, 8);
-        asm.mov(R4, 0);
-        asm.call(helper::RINGBUF_OUTPUT);
-        asm.bind(done);
+        asm.alu(Alu::And, R7, OPENED);
+        asm.jump_if(Cond::Ne, R7, 0, self.note);
     }
 
-    fn finish(mut self) -> Result<Vec<Insn>, GenerateError> {
-        let [too_large, end, unstage] = [self.code.too_large(), self.end, self.unstage];
+    fn finish(mut self, payload: Option<u32>) -> Result<Vec<Insn>, GenerateError> {
+        let Program { end, unstage, absent, note, .. } = self;
+        let too_large = self.code.too_large();
         let asm = &mut self.code.asm;
         if self.staged {
             asm.bind(unstage);
             asm.load(Width::B8, R8, R10, STAGE);
             asm.store_imm(Width::B8, R8, -STAGE_HEAD as i16, 0);
-            asm.jump(end);
-            asm.bind(too_large);
-            asm.store_imm(Width::B8, R8, -STAGE_HEAD as i16, 0);
-            count(asm, LostReason::TooLarge);
         } else {
             asm.bind(too_large);
             asm.bind(unstage);
@@ -496,6 +504,29 @@ impl Program<'_> {
         }
         asm.mov(R0, 0);
         asm.exit();
+        if self.staged {
+            asm.bind(too_large);
+            asm.store_imm(Width::B8, R8, -STAGE_HEAD as i16, 0);
+            count(asm, LostReason::TooLarge);
+            asm.jump(end);
+        }
+        asm.bind(absent);
+        lookup(asm, self.spec.maps.absent, KEY_ZERO);
+        asm.jump_if(Cond::Eq, R0, 0, end);
+        asm.mov(R1, 1);
+        asm.atomic(Atomic::Add, R0, 0, R1);
+        asm.jump(end);
+        asm.bind(note);
+        asm.call(helper::CPU);
+        asm.store(Width::B8, R10, NOTE, R0);
+        asm.map(R1, self.spec.maps.notes);
+        asm.mov(R2, R10);
+        asm.alu(Alu::Add, R2, i32::from(NOTE));
+        asm.mov(R3, 8);
+        asm.mov(R4, 0);
+        asm.call(helper::RINGBUF_OUTPUT);
+        asm.jump(if self.staged { unstage } else { end });
+        self.rarely(payload);
         Ok(self.code.asm.finish()?)
     }
 }
@@ -506,6 +537,17 @@ fn lookup(asm: &mut sillage_bpf::Assembler, map: i32, key: i16) {
     asm.mov(R2, R10);
     asm.alu(Alu::Add, R2, i32::from(key));
     asm.call(helper::MAP_LOOKUP);
+}
+
+/// Writes a long header, and R8 = where the payload goes.
+fn long(asm: &mut sillage_bpf::Assembler, h: sillage_ring::HeaderForm, id: u32) {
+    let tag_bytes = h.extended_bytes() as i16 - 12;
+    let tag = if tag_bytes == 1 { Width::B1 } else { Width::B2 };
+    asm.store_imm(tag, R1, word(0), h.extended_id() as i32);
+    asm.store_imm(Width::B4, R1, word(0) + tag_bytes, id as i32);
+    asm.store(Width::B8, R1, word(0) + tag_bytes + 4, R3);
+    asm.mov(R8, R1);
+    asm.alu(Alu::Add, R8, i32::from(word(h.extended_bytes() as usize)));
 }
 
 /// One record more that was lost.

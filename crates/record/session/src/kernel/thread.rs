@@ -192,7 +192,6 @@ struct Recording {
     contexts: Vec<Field>,
     /// What counters among them count with.
     _counters: Vec<Counter>,
-    include_self: bool,
     lost: Arc<AtomicU64>,
     events: Vec<Wanted>,
     /// None as long as everybody was followed.
@@ -263,13 +262,15 @@ impl Thread {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Add { channel_id, channel, contexts, include_self, lost, followed } => {
+            Order::Add { channel_id, mut channel, contexts, include_self, lost, followed } => {
+                if !include_self {
+                    channel.leave_out(self.own);
+                }
                 let fields = contexts.iter().map(|context| context.field.clone()).collect();
                 let recording = Recording {
                     channel,
                     contexts: fields,
                     _counters: contexts.into_iter().filter_map(|context| context.counter).collect(),
-                    include_self,
                     lost,
                     events: Vec::new(),
                     trackers: None,
@@ -306,7 +307,7 @@ impl Thread {
     }
 
     fn record(&mut self, channel_id: u64, events: Vec<Wanted>) {
-        let Thread { kernel, catalogue, mailbox, own, .. } = self;
+        let Thread { kernel, catalogue, mailbox, .. } = self;
         let trouble = |text| mailbox.post(Report::Trouble { channel_id, text, log: None });
         if let Some(transcoded) = self.transcoded.get_mut(&channel_id) {
             return transcoded.record(catalogue, events, trouble);
@@ -325,8 +326,7 @@ impl Thread {
         // Versions of a probed file share an event; what was detached with the one that is gone comes back.
         let is_there = |event: &Wanted| recording.events.contains(event) && !gone.contains(&event.event_id);
         let new: Vec<&Wanted> = events.iter().filter(|event| !is_there(event)).collect();
-        let Recording { channel, contexts, trackers, include_self, .. } = recording;
-        let left_out = (!*include_self).then_some(*own);
+        let Recording { channel, contexts, trackers, .. } = recording;
         let (late, new): (Vec<&Wanted>, Vec<&Wanted>) =
             new.into_iter().partition(|event| &*event.name == LATE_STRING);
         // In front of the calls whose strings it reads again.
@@ -335,7 +335,7 @@ impl Thread {
                 trouble(format!("strings that are not in memory at entry are not recorded: {error}"));
             }
         }
-        let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref(), left_out };
+        let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref() };
         let (dumped, recorded): (Vec<&Wanted>, Vec<&Wanted>) =
             new.into_iter().partition(|event| catalogue.is_dumped(&event.name));
         let dumps = !dumped.is_empty();
@@ -357,7 +357,7 @@ impl Thread {
     }
 
     fn follow(&mut self, channel_id: u64, followed: &Followed) {
-        let Thread { kernel, catalogue, mailbox, own, .. } = self;
+        let Thread { kernel, catalogue, mailbox, .. } = self;
         let trouble = |text| mailbox.post(Report::Trouble { channel_id, text, log: None });
         if let Some(transcoded) = self.transcoded.get_mut(&channel_id) {
             return transcoded.follow(followed, trouble);
@@ -377,9 +377,8 @@ impl Thread {
             return;
         }
         // The programs that are attached do not ask whom to follow.
-        let Recording { channel, contexts, events, trackers, include_self, .. } = recording;
-        let left_out = (!*include_self).then_some(*own);
-        let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref(), left_out };
+        let Recording { channel, contexts, events, trackers, .. } = recording;
+        let setting = Setting { kernel, catalogue, contexts, trackers: trackers.as_ref() };
         channel.replace(|channel| {
             let attached = |event: &&Wanted| !catalogue.is_dumped(&event.name) && &*event.name != LATE_STRING;
             let recorded = events.iter().filter(attached);
@@ -438,8 +437,6 @@ struct Setting<'a> {
     catalogue: &'a Catalogue,
     contexts: &'a [Field],
     trackers: Option<&'a Trackers>,
-    /// Whose own doings are left out.
-    left_out: Option<u32>,
 }
 
 impl Setting<'_> {
@@ -485,12 +482,10 @@ impl Setting<'_> {
         recipe: &Recipe,
         filters: &[Filter],
     ) -> Result<Prepared, Refusal> {
-        let not_us = self.left_out.map(guard::not_of);
         let follows =
             self.trackers.map(|trackers| |code: &mut Code<'_>, reject| trackers.guard(code, reject));
         let passes = |code: &mut Code<'_>, reject| one_of(filters, code, reject);
         let mut guards: Vec<Guard<'_>> = Vec::new();
-        guards.extend(not_us.as_ref().map(|guard| guard as Guard<'_>));
         guards.extend(follows.as_ref().map(|guard| guard as Guard<'_>));
         if !filters.is_empty() {
             guards.push(&passes);
