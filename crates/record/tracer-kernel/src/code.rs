@@ -279,12 +279,7 @@ impl<'a> Code<'a> {
                 self.argument(index)?;
                 self.plus(plus);
             }
-            Expr::Path { root, path, plus } => {
-                let access = self.access(root, path)?;
-                let trust = self.start(root, &access)?;
-                self.load(&access, trust)?;
-                self.plus(plus);
-            }
+            Expr::Path { .. } => self.path(expr, true)?,
             Expr::Behind { pointer, of, path } => {
                 let access = self.within(of, path)?;
                 self.value(pointer)?;
@@ -342,6 +337,31 @@ impl<'a> Code<'a> {
             Expr::Operand(operand) => operand.fetch(self)?,
             Expr::Custom(emit) => emit(self)?,
         }
+        Ok(())
+    }
+
+    /// Computes `expr` into R1, of which only the lowest `bytes` bytes count. Loses R0 and R2 to R5.
+    ///
+    /// # Errors
+    /// This kernel does not have it.
+    pub(crate) fn low_value(&mut self, expr: &Expr, bytes: u32) -> Result<(), GenerateError> {
+        let expr = self.chosen(expr)?;
+        match expr {
+            Expr::Path { root, path, .. } => {
+                let place = self.access(root, path)?.place;
+                self.path(&expr, place.bits.is_some() || place.bytes < bytes)
+            }
+            other => self.value(&other),
+        }
+    }
+
+    /// R1 = the integer that a path leads to, with its sign if it is to be `extended`.
+    fn path(&mut self, expr: &Expr, extended: bool) -> Result<(), GenerateError> {
+        let Expr::Path { root, path, plus } = *expr else { return self.value(expr) };
+        let access = self.access(root, path)?;
+        let null_pointers = self.start(root, &access)?;
+        self.load(&access, null_pointers, extended)?;
+        self.plus(plus);
         Ok(())
     }
 
@@ -585,8 +605,9 @@ impl<'a> Code<'a> {
         Ok(())
     }
 
-    /// Loads the integer that `access` leads to from the pointer in R1 into R1; 0 behind a null pointer.
-    fn load(&mut self, access: &Access, null_pointers: Null) -> Result<(), GenerateError> {
+    /// Loads the integer that `access` leads to from the pointer in R1 into R1, with its sign if it is to be
+    /// `extended`; 0 behind a null pointer.
+    fn load(&mut self, access: &Access, null_pointers: Null, extended: bool) -> Result<(), GenerateError> {
         let place = access.place;
         let width = Width::of(place.bytes)
             .ok_or(GenerateError::Mismatch("an integer's value of something larger"))?;
@@ -595,13 +616,17 @@ impl<'a> Code<'a> {
                 self.read(*offset, Width::B8)?;
             }
             self.read(access.offset, width)?;
-            self.extend(access);
+            if extended {
+                self.extend(access);
+            }
             return Ok(());
         }
         let [null, done] = self.asm.labels();
         self.follow(access, null)?;
         self.read(access.offset, width)?;
-        self.extend(access);
+        if extended {
+            self.extend(access);
+        }
         self.asm.jump(done);
         self.asm.bind(null);
         self.asm.mov(R1, 0);
@@ -627,7 +652,7 @@ impl<'a> Code<'a> {
     /// As `load`, from a pointer that the verifier does not know.
     fn follow_unchecked(&mut self, access: &Access) -> Result<(), GenerateError> {
         let reads = std::mem::replace(&mut self.reads, Reads::Helper);
-        let result = self.load(access, Null::Tested);
+        let result = self.load(access, Null::Tested, true);
         self.reads = reads;
         result
     }

@@ -255,7 +255,7 @@ impl Code<'_> {
         match (ty, from) {
             (_, Source::Custom(emit)) => emit(self)?,
             (Type::Int(int) | Type::Enum(int, _), Source::Kernel(expr)) => {
-                self.value(expr)?;
+                self.low_value(expr, int.bytes())?;
                 self.put(R1, *int);
             }
             (Type::Text(bytes), Source::Kernel(expr)) => self.put_bytes(expr, *bytes)?,
