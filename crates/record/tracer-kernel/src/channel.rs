@@ -538,21 +538,13 @@ impl Channel {
         }
     }
 
-    /// Detaches everything and waits until nothing writes any more: a cut after this is the last.
-    ///
-    /// # Errors
-    /// The kernel cannot say when its programs have ended.
-    pub fn stop(&mut self) -> Result<(), TracerError> {
-        self.silence().map(drop)
-    }
-
     /// Closes the rings to everything that is attached and waits until nothing writes any more: a cut after this
     /// is the last. The kernel takes programs off tracepoints one after the other, some two milliseconds each; they
     /// come off when the result is dropped, which another thread may do. Programs that are enabled meanwhile
     /// record. Probes, of which the probed programs see something (semaphores), are gone at once.
     ///
     /// # Errors
-    /// As `stop`.
+    /// The kernel cannot say when its programs have ended.
     pub fn silence(&mut self) -> Result<Silenced, TracerError> {
         let enabled = std::mem::take(&mut self.enabled);
         self.past_recursion += enabled.iter().map(|e| misses(e.program.as_fd())).sum::<u64>();

@@ -148,7 +148,7 @@ fn what_does_not_fit_is_counted() {
     session.enable(events::find("sched_process_exec").unwrap());
     let programs = session.programs();
     commotion(5_000);
-    session.channel.stop().unwrap();
+    session.detach();
     drop(counting);
     session.consume();
     session.finish();
@@ -167,7 +167,7 @@ fn a_flight_recorder_keeps_the_newest() {
     commotion(5_000);
     let late = now_ns();
     commotion(20);
-    session.channel.stop().unwrap();
+    session.detach();
     session.consume();
     session.finish();
     let lines = session.read();

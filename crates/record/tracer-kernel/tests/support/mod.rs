@@ -132,9 +132,16 @@ impl Session {
         ids.map(|id| self.channel.program(id).unwrap().try_clone_to_owned().unwrap()).collect()
     }
 
+    /// Detaches one event after the other, so that every run of a program has left its record, and waits.
+    pub fn detach(&mut self) {
+        let ids: Vec<u32> = self.channel.enabled().collect();
+        ids.into_iter().for_each(|id| self.channel.disable(id));
+        drop(self.channel.silence().unwrap());
+    }
+
     /// Detaches everything, writes out what there is, and the metadata.
     pub fn finish(&mut self) {
-        self.channel.stop().unwrap();
+        self.detach();
         self.consumer.send(Command::Remove { sets: vec![SET_ID], ticket: 7 });
         let patience = rustix::time::Timespec { tv_sec: 30, tv_nsec: 0 };
         let mut wait = [rustix::event::PollFd::new(&*self.finished, rustix::event::PollFlags::IN)];
