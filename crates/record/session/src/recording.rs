@@ -408,6 +408,9 @@ impl Daemon {
         let names = wait.programs.iter().filter_map(name);
         let unanswered: Vec<String> = names.collect();
         let stops = !matches!(wait.goal, Goal::Answer(_));
+        if !stops && wait.programs.contains(&KERNEL) {
+            self.kernel_is_late(wait.session);
+        }
         if let Some(session) = self.sessions.get_mut(&wait.session).filter(|_| stops) {
             session.unanswered = unanswered;
             self.changed = true;

@@ -9,7 +9,7 @@ mod probes;
 mod thread;
 mod transcoded;
 
-use crate::limits::CLASSES_MAX;
+use crate::limits::{CLASSES_MAX, KERNEL_PATIENCE};
 use crate::link::Key;
 use crate::model::{Channel, Holder, Origin, RingSet, Session};
 use crate::trace::Class;
@@ -475,6 +475,19 @@ impl Daemon {
         let Some(tracer) = self.kernel.as_mut().filter(concerned) else { return false };
         tracer.tell(Order::Sync { sequence });
         true
+    }
+
+    /// The tracer has not done in time what a session asked for: it goes on, but what happened in the meantime is
+    /// not in the trace.
+    pub(crate) fn kernel_is_late(&mut self, session: u64) {
+        let Some(session) = self.sessions.get_mut(&session) else { return };
+        for channel in session.channels.iter_mut().filter(|channel| channel.domain == Domain::Kernel) {
+            let patience_s = KERNEL_PATIENCE.as_secs();
+            channel.trouble(format!(
+                "not everything was attached {patience_s} s after it was asked for: the rest is recorded from a later time on"
+            ));
+        }
+        self.changed = true;
     }
 
     /// Takes what the tracer says.
