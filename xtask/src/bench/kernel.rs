@@ -123,15 +123,12 @@ fn single_events(section: &mut Section) -> anyhow::Result<()> {
     rows.push(row("with a user string of 40 bytes", ns(path), "–".into(), None, "≤ 300"));
     let seven = get("getpid's entry with seven contexts")? - one;
     rows.push(row("seven contexts more", ns(seven), "–".into(), None, "≤ 30"));
-    let empty = get("statx: empty program on the hook")?;
-    let rejected = get("statx: rejected by a filter")?;
-    rows.push(row(
-        "rejected by a filter, against the empty program",
-        ns(rejected),
-        ns(empty),
-        Some(rejected / empty),
-        "≤ 1.10",
-    ));
+    for (what, of) in [("a timer's start", "timer"), ("a system call's entry", "statx")] {
+        let empty = get(&format!("{of}: empty program on the hook"))?;
+        let rejected = get(&format!("{of}: rejected by a filter"))?;
+        let what = format!("{what}, rejected by a filter, against the empty program");
+        rows.push(row(&what, ns(rejected), ns(empty), Some(rejected / empty), "≤ 1.10"));
+    }
     let other = get("a call that nobody asked for")?;
     rows.push(row("a call that nobody asked for", ns(other), ns(floors.0), Some(other / floors.0), "≤ 1.10"));
     let dump = get("state dump, ms")?;

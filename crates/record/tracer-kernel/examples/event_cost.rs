@@ -12,7 +12,7 @@ use sillage_tracer_kernel::syscalls::{self, Abi, Side};
 use sillage_tracer_kernel::{Bell, Channel, Code, Field, Kernel, Recipe, contexts, events, statedump, sys};
 use std::error::Error;
 use std::io::{Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -43,6 +43,27 @@ fn status_ns() -> f64 {
     let start = Instant::now();
     for _ in 0..CALLS {
         std::hint::black_box(PATH.to_str().map(std::path::Path::new).map(std::path::Path::exists).ok());
+    }
+    start.elapsed().as_nanos() as f64 / f64::from(CALLS)
+}
+
+/// Arms a timer for a day from now: a tracepoint that is not the system calls', for each call.
+fn arm_ns() -> f64 {
+    const DAY_S: i64 = 86_400;
+    // SAFETY: no addresses in it.
+    let timer = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC) };
+    if timer < 0 {
+        return 0.0;
+    }
+    // SAFETY: the kernel has just given it to us.
+    let timer = unsafe { OwnedFd::from_raw_fd(timer) };
+    let never = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let when =
+        libc::itimerspec { it_interval: never, it_value: libc::timespec { tv_sec: DAY_S, tv_nsec: 0 } };
+    let start = Instant::now();
+    for _ in 0..CALLS {
+        // SAFETY: the time lives through the call, and the old one is not asked for.
+        unsafe { libc::timerfd_settime(timer.as_raw_fd(), 0, &raw const when, std::ptr::null_mut()) };
     }
     start.elapsed().as_nanos() as f64 / f64::from(CALLS)
 }
@@ -135,18 +156,18 @@ fn show(work: Work, floor: &str, mut tracers: Vec<(&str, Box<dyn Tracer + '_>)>)
     Ok(())
 }
 
-/// A program that does nothing, on the hook of system calls: the kernel's own part.
-struct Empty(Option<std::os::fd::OwnedFd>);
+/// A program that does nothing on a tracepoint: the kernel's own part.
+struct Empty(&'static str, Option<OwnedFd>);
 
 impl Tracer for Empty {
     fn switch(&mut self, on: bool) -> Outcome<()> {
-        self.0 = None;
+        self.1 = None;
         if on {
             let mut asm = Assembler::new();
             asm.mov(Reg::R0, 0);
             asm.exit();
             let program = sys::load_program(ProgramKind::RawTracepoint, &asm.finish()?, "empty")?;
-            self.0 = Some(sys::attach_raw(program.as_fd(), "sys_enter")?);
+            self.1 = Some(sys::attach_raw(program.as_fd(), self.0)?);
         }
         Ok(())
     }
@@ -214,7 +235,7 @@ fn measure(kernel: &Arc<Kernel>, instance: &std::path::Path) -> Outcome<()> {
         getpid_ns,
         "floor: getpid",
         vec![
-            ("floor: empty program on the hook", Box::new(Empty(None))),
+            ("floor: empty program on the hook", Box::new(Empty("sys_enter", None))),
             ("getpid's entry, ours", ours(&getpid, &[])?),
             ("getpid's entry, ftrace", ftrace("raw_syscalls/sys_enter")),
             ("getpid's entry, ftrace's event of the call", ftrace("syscalls/sys_enter_getpid")),
@@ -230,7 +251,7 @@ fn measure(kernel: &Arc<Kernel>, instance: &std::path::Path) -> Outcome<()> {
             getpid_ns,
             "",
             vec![
-                ("two CPUs: empty program on the hook", Box::new(Empty(None))),
+                ("two CPUs: empty program on the hook", Box::new(Empty("sys_enter", None))),
                 ("two CPUs: getpid's entry, ours", ours(&getpid, &[])?),
                 ("two CPUs: getpid's entry, ftrace", ftrace("raw_syscalls/sys_enter")),
             ],
@@ -244,10 +265,23 @@ fn measure(kernel: &Arc<Kernel>, instance: &std::path::Path) -> Outcome<()> {
         status_ns,
         "floor: statx",
         vec![
-            ("statx: empty program on the hook", Box::new(Empty(None))),
+            ("statx: empty program on the hook", Box::new(Empty("sys_enter", None))),
             ("statx: entry with a path of 40 bytes, ours", ours(&status, &[])?),
             ("statx: rejected by a filter", rejecting),
             ("statx: ftrace, without the path", ftrace("raw_syscalls/sys_enter")),
+        ],
+    )?;
+    let armed = events::find("timer_hrtimer_start").ok_or("no such event")?;
+    let filter = Filter::new(kernel, armed, "expires == 77")?;
+    let (recipe, filter) = (armed.clone(), Some(&filter));
+    let rejecting: Box<dyn Tracer + '_> =
+        Box::new(Ours { channel: channel()?, recipe, contexts: Vec::new(), filter });
+    show(
+        arm_ns,
+        "floor: arming a timer",
+        vec![
+            ("timer: empty program on the hook", Box::new(Empty("hrtimer_start", None))),
+            ("timer: rejected by a filter", rejecting),
         ],
     )?;
     show(
