@@ -113,8 +113,8 @@ fn pack(dir: &Path) -> Result<(), String> {
         std::fs::create_dir_all(to.parent().unwrap()).and_then(|()| std::fs::copy(from, &to)).map(drop)
     };
     let libraries = run(Command::new("ldd").arg(program))?;
-    let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
-    let mut copied = libraries.map(|path| copy(path, path)).collect::<Result<(), _>>();
+    let mut libraries = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
+    let mut copied = libraries.try_for_each(|path| copy(path, path));
     let modules = modules(dir)?;
     let lists = ["modules.order", "modules.builtin", "modules.builtin.modinfo"];
     let base: PathBuf = modules[0].components().take(3).collect();
